@@ -1,0 +1,46 @@
+# make demo   pretrain a small model on real text, full and RaPTr, and write a report
+# make test   run the tests against the installed package
+# make lint   style, types
+#
+# Both set up .venv by themselves; Python 3.11 or newer and make are all they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := $(shell grep '^torch==' constraints.txt)
+SOURCES := $(shell find src -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# What the demo runs, so that a smaller one can be asked for: make demo DEMO="--seeds 2 training.max_steps=20".
+DEMO ?=
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/raptr compare demo --methods full,raptr --seeds 3 --budget flops --output runs/demo $(DEMO)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch comes first and by its exact version: an open range can choose a build of several gigabytes.
+$(VENV)/.dependencies: constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("raptr needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Give another: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV) (torch, transformers and what they need; a minute or two) ..."
+	$(PIP) install --quiet $(TORCH)
+	$(PIP) install --quiet --constraint constraints.txt hatchling editables
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation '.[dev]'
+	touch $@
+
+# The package itself is installed again whenever its sources change, and not as a link to them.
+$(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
+	$(PIP) install --quiet --no-deps --no-build-isolation --force-reinstall .
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,54 @@
+"""raptr: progressive subnetwork training. Pretrain transformers for less.
+
+At each step a random part of the model is trained; the part grows in stages until it is the
+whole model ("Efficient Stagewise Pretraining via Progressive Subnetworks", arXiv 2402.05913).
+The public names below are loaded when they are first used: importing raptr imports neither torch
+nor transformers.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raptr.errors import RaptrError
+    from raptr.model import AttachedModel, attach
+    from raptr.plan import Copy, Full, ModelShape, RaPTr, Schedule, Subnetwork
+    from raptr.train import ProgressiveCallback
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "attach": "raptr.model",
+    "AttachedModel": "raptr.model",
+    "ProgressiveCallback": "raptr.train",
+    "Full": "raptr.plan",
+    "RaPTr": "raptr.plan",
+    "Schedule": "raptr.plan",
+    "ModelShape": "raptr.plan",
+    "Subnetwork": "raptr.plan",
+    "Copy": "raptr.plan",
+    "RaptrError": "raptr.errors",
+}
+
+__all__ = [
+    "AttachedModel",
+    "Copy",
+    "Full",
+    "ModelShape",
+    "ProgressiveCallback",
+    "RaPTr",
+    "RaptrError",
+    "Schedule",
+    "Subnetwork",
+    "attach",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'raptr' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_ROOMS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,269 @@
+"""The validated configuration of a run.
+
+A config is a YAML file; `load` reads one (or a preset by its name), applies ``key=value`` overrides
+and validates the whole. Unknown keys are errors. Nothing here imports torch or transformers: the
+parts that they own (``model.config``, ``training``) are checked where they are used.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Hashable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from raptr.errors import RaptrError
+from raptr.plan import METHODS, Full, Method, RaPTr, Schedule
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Section):
+    """A model made from scratch: an architecture of transformers and its configuration."""
+
+    architecture: str = "llama"
+    config: dict[str, Any] = {}
+
+
+class DataConfig(_Section):
+    """Where the text comes from and how it becomes sequences."""
+
+    source: str = "builtin:python"
+    validation: str | None = None
+    text_field: str = "text"
+    max_bytes: int | None = Field(default=None, gt=0)
+    validation_share: float = Field(default=0.02, gt=0, lt=1)
+    tokenizer: int | str = 4096
+    sequence_length: int = Field(default=256, ge=2)
+
+
+class ObjectiveConfig(_Section):
+    """What is predicted: the next token, or masked tokens."""
+
+    name: Literal["causal", "masked"] = "causal"
+    rate: float = Field(default=0.15, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _rate_is_of_masked(self) -> "ObjectiveConfig":
+        if self.name == "causal" and "rate" in self.model_fields_set:
+            raise ValueError("rate is the share of masked tokens; it has no effect on the causal objective")
+        return self
+
+
+class EvaluationConfig(_Section):
+    """How often and on how much the full model's validation loss is measured."""
+
+    every: int | float = 0.05
+    sequences: int = Field(default=256, ge=1)
+
+    @field_validator("every")
+    @classmethod
+    def _is_count_or_share(cls, every: int | float) -> int | float:
+        if not (every >= 1 if isinstance(every, int) else 0 < every <= 1):
+            raise ValueError("give a number of steps (an int from 1 on) or a share of the run (a float up to 1.0)")
+        return every
+
+    def interval(self, steps: int) -> int:
+        """Steps between two evaluations in a run of ``steps`` steps."""
+        return self.every if isinstance(self.every, int) else max(1, math.ceil(self.every * steps))
+
+
+class MethodConfig(_Section):
+    """The settings of one method; the key in ``methods`` is the label, and the method unless given."""
+
+    method: Literal["full", "raptr"] | None = None
+    schedule: str | None = None
+    lengths: Literal["equal", "proportional"] | list[int] | list[float] = "equal"
+    warmup: int | float = 0
+    fixed: list[int] = [0, -1]
+    sampler: Literal["fixed", "bernoulli"] = "fixed"
+    inactive: Literal["freeze", "zero"] = "freeze"
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _one_stage_is_a_number(cls, schedule: Any) -> Any:
+        return str(schedule) if isinstance(schedule, int) else schedule
+
+
+class RunConfig(_Section):
+    """Everything that determines a run.
+
+    ``method`` names an entry of ``methods``; ``training`` holds arguments of transformers'
+    ``TrainingArguments``.
+    """
+
+    name: Name
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    method: Name = "raptr"
+    methods: dict[Name, MethodConfig] = {}
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    training: dict[str, Any] = {}
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def settings(self, label: str) -> MethodConfig:
+        """The settings of a method of this config; a method of raptr needs no entry.
+
+        Raises:
+            RaptrError: there is neither an entry nor a method of that name.
+        """
+        settings = self.methods.get(label, MethodConfig())
+        name = settings.method or label
+        if name not in METHODS:
+            known = sorted({*METHODS, *self.methods})
+            raise RaptrError(f"method {label!r} is not known; expected one of {', '.join(known)}.")
+        return settings.model_copy(update={"method": name})
+
+    def build_method(self, label: str | None = None, seed: int | None = None) -> Method:
+        """The spec of a method of this config (by default the run's own, with the run's seed).
+
+        Raises:
+            RaptrError: an unknown method, settings that have no effect on it, or wrong ones.
+        """
+        label = self.method if label is None else label
+        settings = self.settings(label)
+        if settings.method == "full":
+            idle = sorted(settings.model_fields_set - {"method"})
+            if idle:
+                raise RaptrError(f"methods.{label}: {', '.join(idle)} has no effect on full training; remove it.")
+            return Full()
+        if settings.schedule is None:
+            raise RaptrError(f'methods.{label}.schedule is missing; give stage sizes, e.g. schedule: "6-8-10-12".')
+        lengths = settings.lengths if isinstance(settings.lengths, str) else tuple(settings.lengths)
+        return RaPTr(
+            Schedule.parse(settings.schedule, lengths=lengths, warmup=settings.warmup),
+            fixed=tuple(settings.fixed),
+            sampler=settings.sampler,
+            seed=self.seed if seed is None else seed,
+        )
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config file, or a preset by its name, and apply overrides.
+
+    Args:
+        source: the path of a YAML file, or a preset's name.
+        overrides: ``key=value`` texts; dots lead into sections, values are YAML
+            (``training.learning_rate=1e-3``).
+
+    Raises:
+        RaptrError: no such file or preset, not safe YAML, or keys or values that are not valid.
+    """
+    data = _read(source)
+    for override in overrides:
+        _apply(data, override)
+    return parse(data, str(source))
+
+
+def parse(data: Any, source: str) -> RunConfig:
+    """Validate a config given as plain data; ``source`` names it in messages."""
+    if not isinstance(data, dict):
+        raise RaptrError(f"{source} holds a {type(data).__name__}; expected sections such as 'model:' and 'training:'.")
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise RaptrError(f"{source} is not valid:\n  " + "\n  ".join(lines)) from error
+
+
+def dump(config: BaseModel) -> str:
+    """A config as YAML, every value written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def presets() -> list[str]:
+    """The names of the presets."""
+    folder = resources.files("raptr") / "presets"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number and a repeated key is an error."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    seen: set[Hashable] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if isinstance(key, Hashable) and key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
+
+
+def _read(source: str | Path) -> Any:
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RaptrError(f"config {source} cannot be read: {error}.") from error
+    elif str(source) in presets():
+        text = (resources.files("raptr") / "presets" / f"{source}.yaml").read_text(encoding="utf-8")
+    else:
+        raise RaptrError(
+            f"config {str(source)!r} is neither a file nor a preset; "
+            f"give a .yaml file or one of: {', '.join(presets())}."
+        )
+    return _parse_yaml(text, str(source))
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise RaptrError(f"{source} is not safe, plain YAML: {error}") from error
+    except RecursionError as error:
+        raise RaptrError(f"{source} is nested too deeply to be a config.") from error
+
+
+def _apply(data: Any, override: str) -> None:
+    path, separator, text = override.partition("=")
+    keys = path.split(".")
+    if not separator or not all(keys):
+        raise RaptrError(f"override {override!r} is not of the form key=value, e.g. training.max_steps=100.")
+    for depth, key in enumerate(keys[:-1]):
+        if not isinstance(data, dict):
+            raise RaptrError(f"override {override!r}: {'.'.join(keys[:depth])} is a value and has no keys.")
+        data = data.setdefault(key, {})
+    if not isinstance(data, dict):
+        raise RaptrError(f"override {override!r}: {'.'.join(keys[:-1])} is a value and has no keys.")
+    data[keys[-1]] = _parse_yaml(text, f"the value of override {override!r}")
+
+
+def _explain(problem: Any) -> str:
+    where = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        expected = _fields_at(where[:-1])
+        near = difflib.get_close_matches(where[-1], expected, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(expected)}."
+        return f"{'.'.join(where)}: this key is not known; {hint}"
+    return f"{'.'.join(where) or 'config'}: {problem['msg']}; given: {problem['input']!r}"
+
+
+def _fields_at(where: list[str]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "model": ModelConfig,
+        "data": DataConfig,
+        "objective": ObjectiveConfig,
+        "evaluation": EvaluationConfig,
+        "methods": MethodConfig,
+    }
+    return sorted((sections[where[0]] if where else RunConfig).model_fields)

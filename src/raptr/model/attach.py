@@ -1,0 +1,251 @@
+"""`attach`: make a model trainable by parts, in place."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import torch
+from torch import nn
+
+from raptr.errors import RaptrError
+from raptr.model.depth import Gate, Returns, gate_of, is_topmost, put_gate, take_gate
+from raptr.model.flops import count_flops
+from raptr.model.optimizer import Inactive, copy_layers, create_state, settle_gradients
+from raptr.model.stacks import Blocks, Stack, find_stacks, is_hugging_face, shape_of
+from raptr.model.twin import check_calls
+from raptr.plan import LayerCosts, Subnetwork, Trainable
+
+
+def attach(model: nn.Module, blocks: Blocks | None = None, compile: bool = False) -> "AttachedModel":
+    """Make a model trainable by parts, in place; nothing is wrapped or renamed.
+
+    In training, a layer that is not part of the active subnetwork returns its input; in
+    ``model.eval()``, and before anything is activated, the full model runs. Everything is checked
+    before anything is changed: a model that is refused is as it was.
+
+    Args:
+        model: a Hugging Face model (its stacks are found), or any module together with ``blocks``.
+            Attach before DDP, ``fully_shard`` or ``torch.compile``.
+        blocks: the ModuleList of the layers, or a dict of name -> ModuleList in running order.
+        compile: compile each block by itself, so that every path uses one graph. Compiling the
+            whole model instead recompiles for every path.
+
+    Returns:
+        The handle with which parts are activated; ``print`` shows the stacks found.
+
+    Raises:
+        RaptrError: the model is attached already, its stacks cannot be told, or its layers are not
+            each called once and in order.
+
+    Example:
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> import raptr
+        >>> config = LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=4,
+        ...                      num_attention_heads=2)
+        >>> net = raptr.attach(LlamaForCausalLM(config))
+        >>> net.shape.layers
+        (4,)
+    """
+    if any(gate_of(module) for module in model.modules()):
+        raise RaptrError(f"this {type(model).__name__} is attached already; use that handle, or detach it first.")
+    if isinstance(model, torch._dynamo.OptimizedModule):
+        raise RaptrError(
+            "the model is compiled as a whole, which recompiles for every path and then runs eagerly; "
+            "attach the model itself, with compile=True to compile each block."
+        )
+    stacks = find_stacks(model, blocks)
+    if blocks is None and is_hugging_face(model):
+        check_calls(model, stacks)
+    return AttachedModel(model, stacks, compile=compile)
+
+
+class AttachedModel:
+    """The handle that `attach` returns: activates parts of the model. Use `attach` to make one."""
+
+    def __init__(self, model: nn.Module, stacks: tuple[Stack, ...], *, compile: bool) -> None:
+        self.model = model
+        self.shape = shape_of(stacks)
+        self._stacks = stacks
+        self._compiled = compile
+        self._gates: list[list[Gate]] = []
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._active: Subnetwork | None = None
+        self._trained: set[tuple[int, int]] = set()
+        self._stepped = True
+        self._copied: set[int] = set()
+        for stack in stacks:
+            returns = Returns(stack.name)
+            self._gates.append([put_gate(block, returns) for block in stack.blocks])
+            if compile:
+                for block in stack.blocks:
+                    block.compile()
+
+    def __repr__(self) -> str:
+        lines = [f"raptr: {type(self.model).__name__} with {_plural(len(self._stacks), 'stack')}"]
+        for i, stack in enumerate(self._stacks):
+            kept = "full" if self._active is None else f"kept {list(self._active.layers[i])}"
+            kinds = ", ".join(sorted({type(block).__name__ for block in stack.blocks}))
+            lines.append(f"  {stack.name}: {_plural(len(stack.blocks), 'layer')} of {kinds}, {kept}")
+        return "\n".join(lines)
+
+    @property
+    def subnetwork(self) -> Subnetwork:
+        """What a training step runs now: the whole model until something is activated."""
+        return self._active or Subnetwork.full(self.shape)
+
+    def activate(self, plan: Trainable, step: int, micro: int = 0) -> Subnetwork:
+        """Set what the next step trains; it holds until the next call.
+
+        Call it before the forward, and not again until the backward has ended: recomputation under
+        activation checkpointing runs what is active then.
+
+        Args:
+            plan: anything with ``subnetwork(step, micro=0)`` and ``transition(step)``.
+            step: the optimizer step, from 0.
+            micro: the micro-step, where gradients are accumulated.
+
+        Returns:
+            The subnetwork that is active now.
+
+        Raises:
+            RaptrError: the subnetwork is not a part of this model, or the step copies layers and no
+                optimizer was given to `prepare`.
+        """
+        subnetwork = plan.subnetwork(step, micro=micro)
+        subnetwork.check(self.shape)
+        copies = plan.transition(step)
+        if copies and step not in self._copied:
+            if not self._optimizers:
+                raise RaptrError(
+                    f"step {step} copies layers, whose optimizer state must move with them, but no optimizer is known; "
+                    "call net.prepare(optimizer) before training."
+                )
+            copy_layers([stack.blocks for stack in self._stacks], self._optimizers, copies)
+            self._copied.add(step)
+        self._set(subnetwork, forced=False)
+        self._active = subnetwork
+        kept = {(stack, layer) for stack, path in enumerate(subnetwork.layers) for layer in path}
+        self._trained = kept if self._stepped else self._trained | kept
+        self._stepped = False
+        return subnetwork
+
+    @contextmanager
+    def using(self, subnetwork: Subnetwork) -> Iterator[None]:
+        """Run exactly this subnetwork inside the block, in evaluation too.
+
+        Example:
+            >>> # with net.using(raptr.Subnetwork.of((0, 5, 11))): model(**batch)
+        """
+        subnetwork.check(self.shape)
+        before = [[(gate.kept, gate.forced) for gate in gates] for gates in self._gates]
+        self._set(subnetwork, forced=True)
+        try:
+            yield
+        finally:
+            for gates, states in zip(self._gates, before, strict=True):
+                for gate, (kept, forced) in zip(gates, states, strict=True):
+                    gate.kept, gate.forced = kept, forced
+
+    def prepare(self, optimizer: torch.optim.Optimizer, inactive: Inactive = "freeze") -> None:
+        """Say what the optimizer does with the layers that a step skipped; call it before training.
+
+        Also creates the state of every parameter that has none, so that checkpoints written before
+        some layer was trained are complete. After ``fully_shard``, before the first step.
+
+        Args:
+            optimizer: a torch optimizer, or one wrapped by Accelerate. One call per optimizer.
+            inactive: "freeze" leaves skipped layers and their state untouched; "zero" gives them zero
+                gradients, so that momentum and weight decay move them.
+
+        Raises:
+            RaptrError: an unknown policy, an optimizer that was prepared before, or one that holds no
+                parameter of the layers.
+        """
+        if inactive not in get_args(Inactive):
+            raise RaptrError(f"inactive={inactive!r} is not known; expected 'freeze' or 'zero'.")
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper holds the real one
+        if any(optimizer is known for known in self._optimizers):
+            raise RaptrError("this optimizer was prepared before; call prepare once for each optimizer.")
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        owners = self._owners()
+        if not held & owners.keys():
+            raise RaptrError(
+                "the optimizer holds no parameter of the model's layers; make it from this model's parameters, "
+                "after fully_shard where the model is sharded."
+            )
+        create_state(optimizer)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+        def before_step(*_: Any) -> None:
+            if self._active is not None:
+                settle_gradients((p for p in parameters if self._skipped(owners.get(id(p)))), inactive)
+
+        def after_step(*_: Any) -> None:
+            self._stepped = True
+
+        self._hooks.append(optimizer.register_step_pre_hook(before_step))
+        self._hooks.append(optimizer.register_step_post_hook(after_step))
+        self._optimizers.append(optimizer)
+
+    def detach(self) -> None:
+        """Make the model an ordinary one again.
+
+        Raises:
+            RaptrError: a block's class was swapped again after `attach` (``fully_shard`` does that);
+                taking the gate out from under it would lose that class.
+        """
+        blocks = [block for stack in self._stacks for block in stack.blocks]
+        if any(gate_of(block) is None for block in blocks):
+            raise RaptrError("this model was detached before.")
+        if not self.detachable:
+            raise RaptrError(
+                "the blocks' class was changed after attach (fully_shard does that); "
+                "a sharded model stays attached: save it, and load it where raptr is not attached."
+            )
+        for block in blocks:
+            take_gate(block)
+            if self._compiled:
+                block._compiled_call_impl = None
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._optimizers.clear()
+
+    @property
+    def detachable(self) -> bool:
+        """Whether `detach` can give every block its class back: not after ``fully_shard``."""
+        return all(is_topmost(block) for stack in self._stacks for block in stack.blocks)
+
+    def flops(self, length: int) -> LayerCosts:
+        """Training FLOPs of one sequence of ``length`` tokens, by layer; see `count_flops`."""
+        return count_flops(self.model, length)
+
+    def _set(self, subnetwork: Subnetwork, *, forced: bool) -> None:
+        for gates, path in zip(self._gates, subnetwork.layers, strict=True):
+            kept = set(path)
+            for layer, gate in enumerate(gates):
+                gate.kept = layer in kept
+                gate.forced = forced
+
+    def _owners(self) -> dict[int, set[tuple[int, int]]]:
+        """Which layers each parameter belongs to; parameters used outside the layers are left out."""
+        owners: dict[int, set[tuple[int, int]]] = {}
+        inside = set()
+        for i, stack in enumerate(self._stacks):
+            for layer, block in enumerate(stack.blocks):
+                inside |= {id(module) for module in block.modules()}
+                for p in block.parameters():
+                    owners.setdefault(id(p), set()).add((i, layer))
+        for module in self.model.modules():
+            if id(module) not in inside:
+                for p in module.parameters(recurse=False):
+                    owners.pop(id(p), None)
+        return owners
+
+    def _skipped(self, layers: set[tuple[int, int]] | None) -> bool:
+        return layers is not None and not (layers & self._trained)
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}" + ("" if count == 1 else "s")

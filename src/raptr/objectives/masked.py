@@ -1,0 +1,157 @@
+"""Masked language modelling, as in BERT.
+
+B sequences of T tokens. The words of one sequence: T choose the positions, T say what becomes of
+each, T are the random tokens.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from raptr.errors import RaptrError
+from raptr.objectives.protocol import Batch, Ints, checked
+from raptr.plan import draw
+
+IGNORED = -100
+"""The label of a position without loss: what Hugging Face's models and torch's cross-entropy skip."""
+
+_NEVER = np.uint64(2**64 - 1)
+
+
+def masked(
+    tokens: Ints,
+    *,
+    seed: int,
+    epochs: Ints,
+    indices: Ints,
+    mask_id: int,
+    vocab_size: int,
+    special_ids: Iterable[int] = (),
+    rate: float = 0.15,
+    masked_share: float = 0.8,
+    random_share: float = 0.1,
+) -> Batch:
+    """Inputs and labels of masked language modelling.
+
+    Of the m positions of a sequence that hold no special token, exactly
+
+        k = max(1, round(rate * m))        (a half goes to the even number)
+
+    are chosen, uniformly and without replacement. Each chosen position becomes ``mask_id`` with
+    probability ``masked_share``, a token drawn uniformly from the vocabulary without the special
+    ids with probability ``random_share``, and otherwise stays as it is. Labels hold the original
+    token where a position was chosen and -100 elsewhere.
+
+    The exact count is ours: Hugging Face's collator draws every position by itself, so that its
+    count varies from sequence to sequence. The corruption of a sequence is a function of
+    (seed, epoch, index) and of the sequence, whatever else is in the batch.
+
+    Args:
+        tokens: token ids, shape (B, T), any integer type.
+        seed: the run's seed.
+        epochs: shape (B,): in which pass over the data each sequence is seen.
+        indices: shape (B,): which sequence of the data each one is.
+        mask_id: the id of the mask token; it counts as special.
+        vocab_size: ids run from 0 to vocab_size - 1.
+        special_ids: ids that are neither chosen nor drawn.
+        rate: the share of the positions that is chosen, in (0, 1].
+        masked_share: the share of the chosen that becomes ``mask_id``.
+        random_share: the share of the chosen that becomes a random token.
+
+    Returns:
+        ``input_ids`` and ``labels``, each int64 of shape (B, T).
+
+    Raises:
+        RaptrError: a sequence of special tokens only, an id outside the vocabulary, a rate outside
+            (0, 1], shares below 0 or together above 1, or arrays of the wrong shape.
+
+    Example:
+        >>> import numpy as np
+        >>> batch = masked(np.arange(10, 30)[None], seed=0, epochs=np.array([0]), indices=np.array([7]),
+        ...                mask_id=4, vocab_size=30, special_ids=range(5))
+        >>> int((batch["labels"] != -100).sum())  # 15 % of 20
+        3
+
+    Source:
+        "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",
+        arXiv 1810.04805, section 3.1.
+    """
+    ids = checked(tokens)
+    specials = np.unique(np.array([mask_id, *special_ids], dtype=np.int64))
+    _check_numbers(specials, vocab_size, rate, masked_share, random_share)
+    _check_batch(ids, epochs, indices, vocab_size)
+
+    words = _words(seed, epochs, indices, ids.shape[1])  # (B, 3, T)
+    chosen = _choose(words[:, 0], ~np.isin(ids, specials), rate, indices)
+    fate = draw.uniforms(words[:, 1])
+    to_mask = chosen & (fate < masked_share)
+    to_random = chosen & ~to_mask & (fate < masked_share + random_share)
+
+    inputs = np.where(to_mask, mask_id, ids)
+    inputs = np.where(to_random, _ordinary(words[:, 2], specials, vocab_size), inputs)
+    return {"input_ids": inputs, "labels": np.where(chosen, ids, IGNORED)}
+
+
+def _words(seed: int, epochs: Ints, indices: Ints, length: int) -> draw.Words:
+    """The random words of every sequence, shape (B, 3, T)."""
+    places = zip(epochs.tolist(), indices.tolist(), strict=True)
+    rows = [draw.words(seed, draw.MASKS, (epoch, index, 0), 3 * length) for epoch, index in places]
+    return np.array(rows, dtype=np.uint64).reshape(len(rows), 3, length)
+
+
+def _choose(words: draw.Words, maskable: npt.NDArray[np.bool_], rate: float, indices: Ints) -> npt.NDArray[np.bool_]:
+    """The k maskable positions of every sequence with the smallest words."""
+    available = maskable.sum(axis=1)
+    if not available.all():
+        which = indices[available == 0].tolist()
+        raise RaptrError(
+            f"sequence {which[0]} holds special tokens only ({len(which)} of {len(indices)} in the batch do), so "
+            "no position can be masked; give sequences with text, or fewer special_ids."
+        )
+    count = np.maximum(1, np.rint(rate * available)).astype(np.int64)
+    # Halved, every word of a maskable position is smaller than the one that stands for "never".
+    order = np.argsort(np.where(maskable, words >> np.uint64(1), _NEVER), axis=1, kind="stable")
+    first = np.arange(words.shape[1]) < count[:, None]
+    chosen = np.zeros_like(maskable)
+    np.put_along_axis(chosen, order, first, axis=1)
+    return chosen
+
+
+def _ordinary(words: draw.Words, specials: npt.NDArray[np.int64], vocab_size: int) -> npt.NDArray[np.int64]:
+    """Ids drawn uniformly from the vocabulary without the (sorted) special ids."""
+    drawn = (draw.uniforms(words) * (vocab_size - len(specials))).astype(np.int64)
+    # The r-th ordinary id is r plus the number of special ids below it.
+    return drawn + np.searchsorted(specials - np.arange(len(specials)), drawn, side="right")
+
+
+def _check_numbers(
+    specials: npt.NDArray[np.int64], vocab_size: int, rate: float, masked_share: float, random_share: float
+) -> None:
+    if not 0 < rate <= 1:
+        raise RaptrError(f"rate is {rate}; expected a share of the positions above 0 and at most 1, like 0.15.")
+    if not (masked_share >= 0 and random_share >= 0 and masked_share + random_share <= 1 + 1e-9):
+        raise RaptrError(
+            f"masked_share is {masked_share} and random_share {random_share}; expected two shares of the chosen "
+            "positions, each at least 0 and together at most 1, like 0.8 and 0.1."
+        )
+    if specials[0] < 0 or specials[-1] >= vocab_size:
+        raise RaptrError(
+            f"mask_id and special_ids run from {specials[0]} to {specials[-1]}; expected ids of the vocabulary, "
+            f"0 to {vocab_size - 1}. Give the ids and the size of one and the same tokenizer."
+        )
+    if len(specials) == vocab_size:
+        raise RaptrError(f"all {vocab_size} ids of the vocabulary are special; expected at least one that is not.")
+
+
+def _check_batch(ids: npt.NDArray[np.int64], epochs: Ints, indices: Ints, vocab_size: int) -> None:
+    if epochs.shape != (len(ids),) or indices.shape != (len(ids),):
+        raise RaptrError(
+            f"epochs has the shape {epochs.shape} and indices {indices.shape}; expected ({len(ids)},) each: one "
+            "number for every sequence."
+        )
+    if ids.size and (ids.min() < 0 or ids.max() >= vocab_size):
+        raise RaptrError(
+            f"the tokens run from {ids.min()} to {ids.max()}; expected ids of the vocabulary, 0 to "
+            f"{vocab_size - 1}. Give the vocab_size of the tokenizer that made the tokens."
+        )

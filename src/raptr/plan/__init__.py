@@ -1,0 +1,32 @@
+"""WHAT is trained WHEN. Pure: standard library and numpy.
+
+A method is a spec (`RaPTr("6-8-10-12")`); `method.plan(shape, steps)` binds and validates it; the
+plan answers, for any step in any order, which subnetwork is trained.
+"""
+
+from raptr.plan.cost import LayerCosts, StageCost, plan_cost, steps_for
+from raptr.plan.methods import METHODS, Full, RaPTr
+from raptr.plan.protocol import Keep, Method, Plan, Trainable
+from raptr.plan.schedule import Schedule, Stage
+from raptr.plan.shape import ModelShape, StackShape
+from raptr.plan.subnetwork import Copy, Subnetwork
+
+__all__ = [
+    "METHODS",
+    "Copy",
+    "Full",
+    "Keep",
+    "LayerCosts",
+    "Method",
+    "ModelShape",
+    "Plan",
+    "RaPTr",
+    "Schedule",
+    "StackShape",
+    "Stage",
+    "StageCost",
+    "Subnetwork",
+    "Trainable",
+    "plan_cost",
+    "steps_for",
+]

@@ -1,0 +1,42 @@
+"""Counter-based randomness: a draw is a function of its key and its place, of nothing else.
+
+numpy's Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) maps a
+128-bit key and a 256-bit counter to random words. No generator lives between calls, so any
+step can be asked for in any order, on any rank, in any worker, after any restart. Only the raw
+words are used: numpy keeps that stream stable across its versions, but not what its
+``Generator`` methods make of it.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+PATHS, MASKS, ORDER = range(3)
+"""What words are drawn for. Each purpose has a key of its own, so no two share a stream."""
+
+Words = npt.NDArray[np.uint64]
+
+
+def words(seed: int, purpose: int, counter: tuple[int, int, int], count: int) -> Words:
+    """``count`` random 64-bit words at one place.
+
+    Args:
+        seed: the run's seed, from 0 to 2**64 - 1.
+        purpose: ``PATHS``, ``MASKS`` or ``ORDER``.
+        counter: the place, for a path (step, micro-step, stack), for a mask (epoch, sequence, 0).
+        count: how many words.
+
+    Returns:
+        A uint64 array of shape (count,).
+
+    Example:
+        >>> words(0, PATHS, (7, 0, 0), 2).tolist() == words(0, PATHS, (7, 0, 0), 3).tolist()[:2]
+        True
+    """
+    key = np.array((seed, purpose), dtype=np.uint64)
+    place = np.array((0, *counter), dtype=np.uint64)
+    return np.random.Philox(key=key, counter=place).random_raw(count)
+
+
+def uniforms(random_words: Words) -> npt.NDArray[np.float64]:
+    """Words as numbers in [0, 1): the upper 53 bits, times 2**-53."""
+    return (random_words >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -1,0 +1,61 @@
+"""What a method and a plan are, for everything that uses them.
+
+A user's own plan needs only `subnetwork` and `transition` (`Trainable`), ten lines; what raptr
+itself offers also knows its stages and its expected cost (`Plan`).
+"""
+
+from typing import Protocol
+
+from raptr.plan.schedule import Stage
+from raptr.plan.shape import ModelShape
+from raptr.plan.subnetwork import Copy, Subnetwork
+
+Keep = tuple[tuple[float, ...], ...]
+"""The probability of each layer of each stack to be kept."""
+
+
+class Trainable(Protocol):
+    """The two pure functions that training needs."""
+
+    def subnetwork(self, step: int, micro: int = 0) -> Subnetwork:
+        """What runs at this step (and micro-step, where gradients are accumulated)."""
+        ...
+
+    def transition(self, step: int) -> tuple[Copy, ...]:
+        """What is copied before this step; empty except at the boundaries of growth methods."""
+        ...
+
+
+class Plan(Trainable, Protocol):
+    """A method bound to a model's shape and a run's length: frozen, pure, any step in any order."""
+
+    @property
+    def shape(self) -> ModelShape:
+        """The shape it was bound to."""
+        ...
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, the warm-up first; they cover the run without a gap."""
+        ...
+
+    def stage(self, step: int) -> Stage:
+        """The stage of a step."""
+        ...
+
+    def keep(self, stage: Stage) -> Keep:
+        """The probability of each layer to be kept at a step of this stage, on average over it."""
+        ...
+
+
+class Method(Protocol):
+    """The rule that says which subnetwork is trained at which step: a frozen, serialisable spec."""
+
+    @property
+    def name(self) -> str:
+        """The method's key in `raptr.plan.METHODS`."""
+        ...
+
+    def plan(self, shape: ModelShape, steps: int) -> Plan:
+        """Bind to a model's shape and a run's length; everything that can be wrong is refused here."""
+        ...

@@ -1,0 +1,199 @@
+"""Schedules: how large the subnetwork is, and for how long.
+
+A `Schedule` is what a user writes ("6-8-10-12"); `Schedule.bind` makes the stages of a run out
+of it, for a model's shape and a number of steps, and refuses what does not fit.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from raptr.errors import RaptrError
+from raptr.plan.shape import ModelShape
+
+Lengths = str | tuple[int, ...] | tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Consecutive steps with one subnetwork size.
+
+    Attributes:
+        start: the first step.
+        stop: the step after the last one.
+        sizes: the number of kept layers of each stack; the mean, where the sampler varies it.
+        warmup: whether this is the full-model warm-up that comes before the schedule's stages.
+    """
+
+    start: int
+    stop: int
+    sizes: tuple[int, ...]
+    warmup: bool = False
+
+    @property
+    def steps(self) -> int:
+        """How many steps the stage has."""
+        return self.stop - self.start
+
+    @property
+    def label(self) -> str:
+        """The stage's size as a user writes it: "6", for two stacks "6+6"."""
+        return ("warm-up " if self.warmup else "") + "+".join(map(str, self.sizes))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A list of stage sizes with their lengths, for any model and any run.
+
+    With `w` warm-up steps out of `T`, K stages and relative lengths r_1..r_K, stage k ends at step
+    w + round((T - w) * (r_1 + ... + r_k) / (r_1 + ... + r_K)).
+
+    Attributes:
+        sizes: an int is a number of layers, a `fractions.Fraction` a share of a stack's layers.
+        lengths: "equal"; "proportional" (stage k is k times as long as the first); a tuple of ints
+            (steps, which must add up to the run without its warm-up); or a tuple of floats (shares of
+            the run without its warm-up, which must add up to 1).
+        warmup: full-model steps before the first stage, part of the run's steps: an int counts
+            steps, a float below 1 is a share of the run.
+
+    Raises:
+        RaptrError: a size, length or warm-up that can fit no model and no run.
+
+    Example:
+        >>> schedule = Schedule.parse("6-8-10-12", lengths="proportional")
+        >>> [stage.steps for stage in schedule.bind(ModelShape.of(layers=12), steps=1000)]
+        [100, 200, 300, 400]
+
+    Reference:
+        Stages: "Efficient Stagewise Pretraining via Progressive Subnetworks", arXiv 2402.05913. The
+        rounding is ours.
+    """
+
+    sizes: tuple[int | Fraction, ...]
+    lengths: Lengths = "equal"
+    warmup: int | float = 0
+
+    def __post_init__(self) -> None:
+        if not self.sizes:
+            raise RaptrError('the schedule has no stage; write its sizes, e.g. "6-8-10-12".')
+        for size in self.sizes:
+            if isinstance(size, Fraction) and not 0 < size <= 1:
+                raise RaptrError(f"stage size {float(size):.0%} is not above 0 % and at most 100 %.")
+            if isinstance(size, int) and size < 1:
+                raise RaptrError(f"stage size {size} is not at least 1 layer.")
+        _check_lengths(self.lengths, len(self.sizes))
+        if self.warmup < 0 or (isinstance(self.warmup, float) and self.warmup >= 1):
+            raise RaptrError(
+                f"warmup={self.warmup} is neither a number of steps (an int from 0 on) "
+                "nor a share of the run (a float from 0.0 to below 1.0)."
+            )
+
+    @classmethod
+    def parse(cls, text: str, *, lengths: Lengths = "equal", warmup: int | float = 0) -> "Schedule":
+        """Read sizes as users write them: layer counts "6-8-10-12" or shares "50%-75%-100%".
+
+        Raises:
+            RaptrError: the text is not sizes joined by "-", or lengths or warm-up are not valid.
+        """
+        sizes: list[int | Fraction] = []
+        for part in (part.strip() for part in text.split("-")):
+            if not re.fullmatch(r"\d+%?|\d+\.\d+%", part):
+                raise RaptrError(
+                    f"schedule {text!r} does not parse at {part!r}; write stage sizes joined by '-': "
+                    "layer counts ('6-8-10-12') or shares of the layers ('50%-75%-100%')."
+                )
+            sizes.append(Fraction(part[:-1]) / 100 if part.endswith("%") else int(part))
+        return cls(tuple(sizes), lengths=lengths, warmup=warmup)
+
+    def __str__(self) -> str:
+        return "-".join(f"{float(size * 100):g}%" if isinstance(size, Fraction) else str(size) for size in self.sizes)
+
+    def bind(self, shape: ModelShape, steps: int) -> tuple[Stage, ...]:
+        """The stages of a run of ``steps`` steps of a model of this shape.
+
+        Raises:
+            RaptrError: a size is larger than a stack, or a stage would have no step.
+        """
+        if steps < 1:
+            raise RaptrError(f"steps={steps}: a run has at least 1 step.")
+        warmup = self.warmup if isinstance(self.warmup, int) else round(self.warmup * steps)
+        rest = steps - warmup
+        if rest < len(self.sizes):
+            raise RaptrError(
+                f"schedule {self} has {len(self.sizes)} stages, but {rest} of {steps} steps are left for them "
+                f"after {warmup} warm-up steps; every stage needs at least 1: train longer or use fewer stages."
+            )
+        bounds = [warmup + offset for offset in self._offsets(rest)]
+        stages = [Stage(start=0, stop=warmup, sizes=shape.layers, warmup=True)] if warmup else []
+        for size, start, stop in zip(self.sizes, bounds, bounds[1:], strict=False):
+            if stop <= start:
+                raise RaptrError(
+                    f"stage {size} of schedule {self} would have no step in a run of {steps} steps; "
+                    "train longer, use fewer stages, or make this stage longer."
+                )
+            stages.append(Stage(start=start, stop=stop, sizes=self._resolve(size, shape)))
+        return tuple(stages)
+
+    def _offsets(self, rest: int) -> list[int]:
+        """Where the stages begin and end within ``rest`` steps."""
+        if self.lengths == "equal":
+            weights = [Fraction(1)] * len(self.sizes)
+        elif self.lengths == "proportional":
+            weights = [Fraction(k + 1) for k in range(len(self.sizes))]
+        else:
+            assert not isinstance(self.lengths, str)
+            weights = [Fraction(length).limit_denominator(10**9) for length in self.lengths]
+            if all(isinstance(length, int) for length in self.lengths) and sum(weights) != rest:
+                raise RaptrError(
+                    f"stage lengths {self.lengths} add up to {sum(weights)} steps, but the run has {rest} "
+                    "without its warm-up; change them, or give shares of the run as floats."
+                )
+        total = sum(weights)
+        ends = [sum(weights[: k + 1], Fraction(0)) / total for k in range(len(weights))]
+        return [0, *(int(rest * end + Fraction(1, 2)) for end in ends)]
+
+    def _resolve(self, size: int | Fraction, shape: ModelShape) -> tuple[int, ...]:
+        """A size as a layer count of every stack."""
+        if isinstance(size, Fraction):
+            return tuple(max(1, int(size * count + Fraction(1, 2))) for count in shape.layers)
+        for stack in shape.stacks:
+            if size > stack.layers:
+                raise RaptrError(
+                    f"schedule {self} asks for {size} layers, but {stack.name!r} has {stack.layers}; "
+                    "use sizes up to that, or shares such as '50%-75%-100%'."
+                )
+        return (size,) * len(shape.stacks)
+
+
+def _check_lengths(lengths: Lengths, count: int) -> None:
+    expected = (
+        '"equal", "proportional", one number of steps per stage (ints), '
+        "or one share of the run per stage (floats that add up to 1.0)"
+    )
+    if isinstance(lengths, str):
+        if lengths not in ("equal", "proportional"):
+            raise RaptrError(f"stage lengths {lengths!r} are not known; expected {expected}.")
+        return
+    if len(lengths) != count:
+        raise RaptrError(
+            f"{len(lengths)} stage lengths {lengths} for {count} stages; give one per stage, or {expected}."
+        )
+    counts = all(isinstance(length, int) for length in lengths)
+    shares = all(isinstance(length, float) for length in lengths)
+    if not (counts or shares) or any(length <= 0 for length in lengths):
+        raise RaptrError(f"stage lengths {lengths} are not valid; expected {expected}, all above 0.")
+    if shares and abs(sum(lengths) - 1) > 1e-6:
+        raise RaptrError(f"stage lengths {lengths} add up to {sum(lengths):g}; shares must add up to 1.0.")
+
+
+def stage_at(stages: Sequence[Stage], step: int) -> Stage:
+    """The stage that a step belongs to.
+
+    Raises:
+        RaptrError: the step is not in the run.
+    """
+    if not 0 <= step < stages[-1].stop:
+        raise RaptrError(f"step {step} is not in the plan, which has the steps 0 to {stages[-1].stop - 1}.")
+    return stages[bisect_right(stages, step, key=lambda stage: stage.start) - 1]

@@ -1,0 +1,46 @@
+"""The shape of a model: all that a method needs to know of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raptr.errors import RaptrError
+
+
+@dataclass(frozen=True)
+class StackShape:
+    """One stack: its name in the model ("model.layers") and its number of layers."""
+
+    name: str
+    layers: int
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise RaptrError(f"stack {self.name!r} has {self.layers} layers; a stack has at least 1.")
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The stacks of a model, in the order in which they run.
+
+    BERT and decoder-only models have one stack, encoder-decoder models two.
+
+    Example:
+        >>> ModelShape.of(layers=12).layers
+        (12,)
+    """
+
+    stacks: tuple[StackShape, ...]
+
+    @classmethod
+    def of(cls, *, layers: int | Sequence[int]) -> "ModelShape":
+        """A shape without a model: ``layers=12`` for one stack, ``layers=(12, 12)`` for two."""
+        counts = (layers,) if isinstance(layers, int) else tuple(layers)
+        if not counts:
+            raise RaptrError("layers is empty; give one number of layers per stack, e.g. layers=12.")
+        names = ("layers",) if len(counts) == 1 else tuple(f"stack{i}" for i in range(len(counts)))
+        return cls(tuple(StackShape(name, count) for name, count in zip(names, counts, strict=True)))
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The number of layers of each stack."""
+        return tuple(stack.layers for stack in self.stacks)

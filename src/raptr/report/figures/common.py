@@ -1,0 +1,101 @@
+"""What all figures share: the colour of a method, the switch of methods, numbers that are safe in JSON."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from raptr.report import theme
+from raptr.report.units import usable
+
+Row = dict[str, Any]
+SHOWN = "shown"
+
+# Round ticks for a logarithmic axis whose ends are at most so many times apart.
+ROUND = (
+    (1.6, tuple(one / 10 for one in range(10, 100))),
+    (4.0, (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)),
+    (20.0, (1, 1.5, 2, 3, 4, 6, 8)),
+    (200.0, (1, 2, 5)),
+    (math.inf, (1,)),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Palette:
+    """The methods in their order, each with its colour and its dashes."""
+
+    names: tuple[str, ...]
+    colours: tuple[str, ...]
+    dashes: tuple[Sequence[int], ...]
+
+    @staticmethod
+    def of(names: Sequence[str], baseline: int | None) -> "Palette":
+        """Returns the palette of ``names``; the one at index ``baseline`` is grey."""
+        return Palette(
+            names=tuple(names),
+            colours=theme.colours(len(names), baseline),
+            dashes=theme.dashes(len(names), baseline),
+        )
+
+
+def rounded(value: object, digits: int = 5) -> float | None:
+    """Returns ``value`` to ``digits`` significant digits; None (a gap) for what is no finite number."""
+    number = usable(float(value) if hasattr(value, "__float__") else value)
+    return None if number is None else float(f"{number:.{digits}g}")
+
+
+def data(rows: list[Row]) -> alt.InlineData:
+    """Returns ``rows`` as data of a chart."""
+    return alt.InlineData(values=rows)
+
+
+def colour(palette: Palette, legend: bool, title: str | None = None) -> alt.Color:
+    """Returns the colour of field ``m``, the method's name, with a legend where the page has none."""
+    scale = alt.Scale(domain=list(palette.names), range=list(palette.colours))
+    shown = alt.Legend(orient="top", columns=3, title=title) if legend else None
+    return alt.Color("m:N", scale=scale, legend=shown)
+
+
+def dash(palette: Palette) -> alt.StrokeDash:
+    """Returns the dashes of field ``m``; they have no legend of their own."""
+    scale = alt.Scale(domain=list(palette.names), range=[list(one) for one in palette.dashes])
+    return alt.StrokeDash("m:N", scale=scale, legend=None)
+
+
+def chart_of(rows: list[Row], static: bool) -> alt.Chart:
+    """Returns a chart of ``rows``; in the page, of those whose method (field ``m``) is switched on."""
+    chart = alt.Chart(data(rows))
+    return chart if static else chart.transform_filter(f"indexof({SHOWN}, datum.m) >= 0")
+
+
+def layered(*layers: alt.Chart) -> alt.LayerChart:
+    """Returns ``layers`` on top of each other."""
+    chart = alt.layer(*layers)
+    assert isinstance(chart, alt.LayerChart)
+    return chart
+
+
+def switchable(chart: alt.LayerChart, palette: Palette, static: bool) -> alt.LayerChart:
+    """Returns ``chart`` with the parameter by which the page says which methods are switched on."""
+    return chart if static else chart.add_params(alt.param(name=SHOWN, value=list(palette.names)))
+
+
+def nearest() -> alt.Parameter:
+    """Returns the selection of the value nearest to the pointer."""
+    return alt.selection_point(
+        name="near", nearest=True, on="pointermove", clear="pointerout", fields=["x", "m"], empty=False
+    )
+
+
+def value_axis(values: Sequence[float], log: bool) -> tuple[alt.Scale, alt.Axis]:
+    """Returns scale and axis for ``values``: a logarithmic one gets round ticks, also within one decade."""
+    if not log or not values or min(values) <= 0:
+        return alt.Scale(zero=False, nice=False, padding=8), alt.Axis(tickCount=6, format="~g")
+    low, high = min(values), max(values)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = next(steps for reach, steps in ROUND if high / low <= reach)
+    ticks = [float(f"{step * 10.0**decade:.6g}") for decade in decades for step in steps]
+    return alt.Scale(type="log", nice=False, padding=8), alt.Axis(values=ticks, format="~g")

@@ -1,0 +1,129 @@
+"""The path map: layers by steps, one panel for each method and stack."""
+
+from dataclasses import dataclass
+
+import altair as alt
+
+from raptr.report.comparison import Comparison, Method
+from raptr.report.figures.common import Row, data, layered, rounded
+from raptr.report.paths import path_map
+from raptr.report.read import Run
+
+TICK_EVERY = ((12, 1), (26, 2), (52, 4), (100, 8))
+NARROW = 0.05  # a stage with less than this fraction of the axis gets no label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """The path map of one stack of one method's first run: one row of ``rows`` a column of the map."""
+
+    method: str
+    stack: str | None
+    layers: int
+    steps: int
+    rows: list[Row]
+    stages: list[Row]
+
+
+def panels_of(comparison: Comparison) -> list[Panel]:
+    """Returns the panels of all methods; ``steps`` is the longest method's, so that they line up."""
+    longest = max((run.steps for run in comparison.runs), default=1)
+    return [
+        _panel(method, method.runs[0], stack, longest)
+        for method in comparison.methods
+        if method.runs
+        for stack in range(len(method.runs[0].stacks))
+    ]
+
+
+def _panel(method: Method, run: Run, stack: int, longest: int) -> Panel:
+    name, layers = run.stacks[stack]
+    found = path_map(run.train.step, run.train.kept[stack], run.steps)
+    return Panel(
+        method=method.name,
+        stack=name if len(run.stacks) > 1 else None,
+        layers=layers,
+        steps=longest,
+        rows=[
+            {"a": int(start), "b": int(stop), "v": [rounded(share, 3) for share in shares]}
+            for start, stop, shares in zip(found.start, found.stop, found.share, strict=True)
+        ],
+        stages=[
+            {
+                "a": stage.start,
+                "b": stage.stop,
+                "mid": (stage.start + stage.stop) / 2,
+                "k": _stage_label(stage.sizes[stack], stage.warmup, len(run.stages)),
+                "wide": stage.stop - stage.start >= NARROW * longest,
+            }
+            for stage in run.stages
+        ],
+    )
+
+
+def _stage_label(size: int, warmup: bool, stages: int) -> str:
+    if stages > 5:
+        return str(size)
+    return "warm-up" if warmup else f"{size} layers"
+
+
+def panel_chart(
+    panel: Panel, *, width: int | str = "container", title: str | None = None, static: bool = False
+) -> alt.LayerChart:
+    """Returns the chart of one panel: layer 0 at the bottom, a seam and the stage's size at each stage."""
+    x = alt.X(
+        "a:Q",
+        title="Step",
+        scale=alt.Scale(domain=[0, panel.steps], nice=False),
+        axis=alt.Axis(grid=False, tickCount=8, format=",d"),
+    )
+    every = next((every for most, every in TICK_EVERY if panel.layers <= most), 16)
+    # Rows and the gaps between them are whole pixels: nothing else looks even.
+    row = min(max(round(260 / panel.layers), 3), 18)
+    gap = 1 if row >= 7 else 0
+    order = list(range(panel.layers - 1, -1, -1))
+    y = alt.Y(
+        "layer:O",
+        title="Layer",
+        sort=order,
+        scale=alt.Scale(domain=order, paddingInner=gap / row, paddingOuter=0),
+        axis=alt.Axis(values=list(range(0, panel.layers, every)), ticks=False, grid=False),
+    )
+    share = alt.Color(
+        "v:Q",
+        scale=alt.Scale(domain=[0, 1]),
+        legend=alt.Legend(title="Share of steps in which the layer was trained", format=".0%", orient="top")
+        if static
+        else None,
+    )
+    cells = (
+        alt.Chart(data(panel.rows))
+        .transform_calculate(layer=f"sequence(0, {panel.layers})")
+        .transform_flatten(["v", "layer"])
+        # Half a column of overlap: the next one is drawn over it, and no hairlines show between them.
+        .transform_calculate(
+            e=f"min({panel.steps}, datum.b + (datum.b - datum.a) / 2)",
+            range="datum.b - datum.a > 1 ? (datum.a + 1) + ' to ' + datum.b : '' + datum.b",
+        )
+        .mark_rect(clip=True)
+        .encode(
+            x,
+            alt.X2("e:Q"),
+            y,
+            color=share,
+            tooltip=[
+                alt.Tooltip("layer:O", title="Layer"),
+                alt.Tooltip("range:N", title="Steps"),
+                alt.Tooltip("v:Q", title="Trained in", format=".0%"),
+            ],
+        )
+    )
+    stages = alt.Chart(data(panel.stages))
+    seams = stages.transform_filter("datum.a > 0").mark_rule(style="seam").encode(alt.X("a:Q"))
+    labels = (
+        stages.transform_filter("datum.wide")
+        .mark_text(style="label", baseline="bottom")
+        .encode(alt.X("mid:Q"), alt.Y(value=-5), text="k:N")
+    )
+    chart = layered(cells, seams, labels).properties(width=width, height=row * panel.layers - gap)
+    return chart.properties(title=title) if title else chart

@@ -1,0 +1,97 @@
+"""`ProgressiveCallback`: progressive subnetwork training under Hugging Face's Trainer."""
+
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.training_args import ParallelMode
+
+from raptr.errors import RaptrError
+from raptr.model import AttachedModel, attach
+from raptr.model.optimizer import Inactive
+from raptr.plan import Method, Plan
+
+
+class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
+    """Train a part of the model at each step of a Trainer.
+
+    It only calls the functional form: the model is attached when the Trainer is made (before it is
+    wrapped or sharded), the plan is bound to the Trainer's own number of steps and the optimizer
+    prepared when training begins, a subnetwork is activated at every optimizer step, and the model
+    is detached at the end. A resumed run goes on exactly, since a plan is a function of the step.
+
+    Args:
+        method: e.g. ``raptr.RaPTr("6-8-10-12")``.
+        inactive: what the optimizer does with skipped layers, "freeze" or "zero"; see
+            `AttachedModel.prepare`.
+
+    Attributes:
+        net: the attached model, once the Trainer is made.
+        plan: the method's plan, once training has begun.
+
+    Raises:
+        RaptrError: at the beginning of training, if the method does not fit the model or the number
+            of steps, or if DDP was set up so that it cannot train parts of a model.
+
+    Example:
+        >>> # Trainer(model, args, train_dataset=..., callbacks=[raptr.ProgressiveCallback(method)])
+    """
+
+    def __init__(self, method: Method, inactive: Inactive = "freeze") -> None:
+        self.method = method
+        self.inactive: Inactive = inactive
+        self.net: AttachedModel | None = None
+        self.plan: Plan | None = None
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Attach the model before the Trainer wraps it."""
+        if kwargs.get("model") is not None:
+            self._attach(kwargs["model"])
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Bind the plan and prepare the optimizer."""
+        _check_ddp(args, kwargs["model"])
+        net = self._attach(kwargs["model"])
+        self.plan = self.method.plan(net.shape, state.max_steps)
+        net.prepare(kwargs["optimizer"], inactive=self.inactive)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Activate this step's subnetwork."""
+        assert self.net is not None
+        assert self.plan is not None
+        self.net.activate(self.plan, state.global_step)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave an ordinary model behind. A sharded one stays attached: its class is FSDP's by now."""
+        if self.net is not None and self.net.detachable:
+            self.net.detach()
+            self.net = None
+
+    def _attach(self, model: nn.Module) -> AttachedModel:
+        if self.net is None or self.net.model is not model:
+            self.net = attach(model)
+        return self.net
+
+
+def _check_ddp(args: TrainingArguments, model: nn.Module) -> None:
+    """Refuse settings under which DDP stops at the second step, or trains wrongly."""
+    if args.parallel_mode != ParallelMode.DISTRIBUTED or args.fsdp or args.deepspeed:
+        return
+    checkpointing = args.gradient_checkpointing or getattr(model, "is_gradient_checkpointing", False)
+    if args.ddp_find_unused_parameters is False or (args.ddp_find_unused_parameters is None and checkpointing):
+        raise RaptrError(
+            f"ddp_find_unused_parameters is {args.ddp_find_unused_parameters} "
+            f"{'with activation checkpointing ' if checkpointing else ''}under DDP, which then waits for the gradients "
+            "of skipped layers; set TrainingArguments(ddp_find_unused_parameters=True)."
+        )
+    if getattr(args, "ddp_static_graph", None):
+        raise RaptrError(
+            "ddp_static_graph=True needs the same layers at every step, but a subnetwork changes; "
+            "set TrainingArguments(ddp_static_graph=False)."
+        )

@@ -1,0 +1,146 @@
+"""What a run has done so far, and its record: metrics.jsonl, one JSON object a line, append-only."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from raptr.plan import LayerCosts
+from raptr.train.callback import ProgressiveCallback
+
+
+@dataclass
+class Progress:
+    """Running totals of a run.
+
+    Attributes:
+        tokens: tokens that were trained on.
+        layer_flops: FLOPs of the layers that really ran (forward and backward).
+        total_flops: the same with everything besides the layers.
+        seconds: wall clock of training, data loading included, validation and saving not.
+        loss: the training loss of the last step; None before the first.
+        eval_loss: the full model's last validation loss; None before the first.
+    """
+
+    tokens: int = 0
+    layer_flops: float = 0.0
+    total_flops: float = 0.0
+    seconds: float = 0.0
+    loss: float | None = None
+    eval_loss: float | None = None
+
+    def totals(self) -> dict[str, float]:
+        """The totals under the names they have in metrics.jsonl."""
+        return {
+            "tokens": self.tokens,
+            "layer_flops": self.layer_flops,
+            "total_flops": self.total_flops,
+            "seconds": round(self.seconds, 4),
+        }
+
+
+class MetricsCallback(TrainerCallback):  # type: ignore[misc]
+    """Writes metrics.jsonl and keeps the totals.
+
+    A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
+    loss, gradient norm and learning rate of this very step, and the totals. A line of kind "eval"
+    holds the validation loss of the full model after that many steps.
+
+    Args:
+        path: the file; started anew.
+        progressive: knows the plan.
+        costs: FLOPs of one step of the whole batch.
+        tokens: tokens of one step.
+    """
+
+    def __init__(self, path: Path, progressive: ProgressiveCallback, costs: LayerCosts, tokens: int) -> None:
+        self.progress = Progress()
+        self._path = path
+        self._progressive = progressive
+        self._costs = costs
+        self._tokens = tokens
+        self._mark = 0.0
+        path.write_text("", encoding="utf-8")
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self._mark = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Add what the step did; ask for a validation after the last one."""
+        now = time.perf_counter()
+        plan = self._progressive.plan
+        assert plan is not None
+        subnetwork = plan.subnetwork(state.global_step - 1)
+        self.progress.seconds += now - self._mark
+        self.progress.tokens += self._tokens
+        self.progress.layer_flops += self._costs.of_layers(subnetwork)
+        self.progress.total_flops += self._costs.step(subnetwork)
+        self._mark = now
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the step's line."""
+        if logs is None or "loss" not in logs:
+            return
+        plan = self._progressive.plan
+        assert plan is not None
+        self.progress.loss = logs["loss"]
+        self._write(
+            {
+                "kind": "train",
+                "step": state.global_step,
+                "stage": plan.stages.index(plan.stage(state.global_step - 1)),
+                "layers": plan.subnetwork(state.global_step - 1).layers,
+                "loss": logs["loss"],
+                "grad_norm": logs.get("grad_norm"),
+                "learning_rate": logs["learning_rate"],
+                **self.progress.totals(),
+            }
+        )
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the validation's line; its time does not count."""
+        plan = self._progressive.plan
+        assert plan is not None
+        assert metrics is not None
+        step = state.global_step
+        self.progress.eval_loss = metrics["eval_loss"]
+        self._write(
+            {
+                "kind": "eval",
+                "step": step,
+                "stage": plan.stages.index(plan.stage(max(step - 1, 0))),
+                **self.progress.totals(),
+                "eval_loss": metrics["eval_loss"],
+            }
+        )
+        self._mark = time.perf_counter()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Saving does not count either."""
+        self._mark = time.perf_counter()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")

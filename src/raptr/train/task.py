@@ -1,0 +1,148 @@
+"""What a run trains on and what a step costs: everything but the method."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from raptr.config import RunConfig
+from raptr.data import Collator, Sequences, TokenStore, TrainingData, ValidationData, prepare
+from raptr.errors import RaptrError
+from raptr.model import count_flops, find_stacks, shape_of
+from raptr.objectives import Objective, causal, masked
+from raptr.plan import LayerCosts, ModelShape
+from raptr.train.build import build_arguments, build_model, build_model_config
+
+_VALIDATION_SEED = 0
+"""Every run masks the validation text alike, whatever its seed, so that losses compare."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Data, model configuration and step costs of a config.
+
+    Attributes:
+        store: the tokens and their tokenizer.
+        training: all training sequences.
+        validation: all validation sequences.
+        model_config: the transformers configuration of the model.
+        shape: the model's shape.
+        costs: FLOPs of one step of the whole batch.
+        parameters: how many the model has; ``layer_parameters`` of them in the layers.
+        batch: sequences per step, over all devices and micro-steps.
+        steps: the config's number of steps.
+    """
+
+    config: RunConfig
+    store: TokenStore
+    training: Sequences
+    validation: Sequences
+    model_config: Any
+    shape: ModelShape
+    costs: LayerCosts
+    parameters: int
+    layer_parameters: int
+    batch: int
+    steps: int
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one step."""
+        return self.batch * self.config.data.sequence_length
+
+    def epochs(self, steps: int) -> float:
+        """How often ``steps`` steps see the training data."""
+        return steps * self.batch / len(self.training)
+
+    def training_data(self, steps: int) -> TrainingData:
+        """The sequences of a run of ``steps`` steps, in the order that the config's seed gives."""
+        return TrainingData(self.training, seed=self.config.seed, samples=steps * self.batch)
+
+    def validation_data(self) -> ValidationData:
+        """The sequences of every validation: the same for every run."""
+        return ValidationData(self.validation, count=min(self.config.evaluation.sequences, len(self.validation)))
+
+    def collator(self, *, validation: bool = False) -> Collator:
+        """Makes the model's inputs and labels out of sequences."""
+        return Collator(self._objective(_VALIDATION_SEED if validation else self.config.seed))
+
+    def _objective(self, seed: int) -> Objective:
+        if self.config.objective.name == "causal":
+            return causal
+        tokenizer = self.store.tokenizer
+        if tokenizer.mask_token_id is None:
+            raise RaptrError(
+                f"tokenizer {self.config.data.tokenizer!r} has no mask token, which the masked objective needs; "
+                "use one that has, or a number in data.tokenizer to train one."
+            )
+        return partial(
+            masked,
+            seed=seed,
+            mask_id=tokenizer.mask_token_id,
+            vocab_size=len(tokenizer),
+            special_ids=tuple(tokenizer.all_special_ids),
+            rate=self.config.objective.rate,
+        )
+
+
+def prepare_task(config: RunConfig, cache: Path) -> Task:
+    """Prepare the data (once; it is cached) and check the config against it and the model.
+
+    Raises:
+        RaptrError: data, model or training arguments that do not fit, or no number of steps.
+    """
+    arguments = build_arguments(config, Path())
+    store = prepare_data(config, cache)
+    length = config.data.sequence_length
+    training = Sequences(store.train, length)
+    validation = Sequences(store.validation, length)
+    model_config = build_model_config(config, len(store.tokenizer))
+    shape, costs, parameters, layer_parameters = measure(config, model_config)
+    batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    task = Task(
+        config=config,
+        store=store,
+        training=training,
+        validation=validation,
+        model_config=model_config,
+        shape=shape,
+        costs=costs.scaled(batch),
+        parameters=parameters,
+        layer_parameters=layer_parameters,
+        batch=batch,
+        steps=_steps(config, len(training), batch),
+    )
+    task.collator()
+    return task
+
+
+def prepare_data(config: RunConfig, cache: Path) -> TokenStore:
+    """The config's tokens: read, tokenized and stored once."""
+    data = config.data
+    return prepare(
+        source=data.source,
+        validation=data.validation,
+        text_field=data.text_field,
+        max_bytes=data.max_bytes,
+        validation_share=data.validation_share,
+        tokenizer=data.tokenizer,
+        cache=cache,
+    )
+
+
+def measure(config: RunConfig, model_config: Any) -> tuple[ModelShape, LayerCosts, int, int]:
+    """A model's shape, FLOPs per sequence, parameters, and parameters in its layers; no memory is used."""
+    model = build_model(config, model_config, device="meta")
+    stacks = find_stacks(model)
+    inside = sum(p.numel() for stack in stacks for block in stack.blocks for p in block.parameters())
+    costs = count_flops(model, config.data.sequence_length)
+    return shape_of(stacks), costs, model.num_parameters(), inside
+
+
+def _steps(config: RunConfig, sequences: int, batch: int) -> int:
+    if "max_steps" in config.training:
+        return int(config.training["max_steps"])
+    if "num_train_epochs" in config.training:
+        return max(1, math.ceil(float(config.training["num_train_epochs"]) * sequences / batch))
+    raise RaptrError("the length of the run is missing; give training.max_steps or training.num_train_epochs.")

@@ -1,0 +1,224 @@
+"""Models beyond the promised three: trained rightly on a path, or refused. Nothing in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import raptr
+from reference.families import causal_batch
+from reference.handwritten import some_tokens
+from reference.script import Script
+from reference.shallow import expected_gradients, gradients, shallow
+from reference.snapshot import Snapshot, untouched
+
+RaptrError = raptr.errors.RaptrError
+SIZES: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 6,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def make(model: str, config: str, **options: Any) -> Callable[[], nn.Module]:
+    """A builder of a tiny transformers model by the names of its classes."""
+
+    def build() -> nn.Module:
+        import transformers
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made = getattr(transformers, model)(getattr(transformers, config)(**(SIZES | options)))
+            made = made.double().train()
+            with torch.no_grad():
+                for parameter in made.parameters():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+        return made
+
+    return build
+
+
+def seq2seq_batch() -> dict[str, Any]:
+    """Inputs and labels of an encoder-decoder."""
+    return {"input_ids": some_tokens() + 0, "labels": some_tokens(seed=6), "use_cache": False}
+
+
+def plain_batch() -> dict[str, Any]:
+    """Inputs and labels of an encoder."""
+    return {"input_ids": some_tokens(), "labels": some_tokens(seed=6)}
+
+
+# name: (builder, batch, the stacks and the layers to keep in each)
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], dict[str, Any]], dict[str, tuple[int, ...]]]] = {
+    "qwen3": (
+        make("Qwen3ForCausalLM", "Qwen3Config", num_key_value_heads=1, head_dim=8),
+        causal_batch,
+        {"model.layers": (0, 2, 5)},
+    ),
+    "gemma3": (
+        make(
+            "Gemma3ForCausalLM",
+            "Gemma3TextConfig",
+            num_key_value_heads=1,
+            head_dim=8,
+            sliding_window=4,
+            layer_types=["sliding_attention", "sliding_attention", "full_attention"] * 2,
+        ),
+        causal_batch,
+        {"model.layers": (0, 2, 3, 5)},
+    ),
+    "gptneox": (
+        make("GPTNeoXForCausalLM", "GPTNeoXConfig", hidden_dropout=0.0, attention_dropout=0.0),
+        causal_batch,
+        {"gpt_neox.layers": (0, 2, 5)},
+    ),
+    "opt": (
+        make("OPTForCausalLM", "OPTConfig", ffn_dim=24, word_embed_proj_dim=16, dropout=0.0),
+        causal_batch,
+        {"model.decoder.layers": (0, 2, 5)},
+    ),
+    "bloom": (
+        make("BloomForCausalLM", "BloomConfig", n_head=2, n_layer=6, hidden_dropout=0.0, attention_dropout=0.0),
+        causal_batch,
+        {"transformer.h": (0, 2, 5)},
+    ),
+    "falcon": (
+        make("FalconForCausalLM", "FalconConfig", alibi=False, new_decoder_architecture=False),
+        causal_batch,
+        {"transformer.h": (0, 2, 5)},
+    ),
+    "roberta": (
+        make("RobertaForMaskedLM", "RobertaConfig", **NO_DROPOUT),
+        plain_batch,
+        {"roberta.encoder.layer": (0, 2, 5)},
+    ),
+    "distilbert": (
+        make(
+            "DistilBertForMaskedLM",
+            "DistilBertConfig",
+            dim=16,
+            hidden_dim=24,
+            n_heads=2,
+            n_layers=6,
+            dropout=0.0,
+            attention_dropout=0.0,
+        ),
+        plain_batch,
+        {"distilbert.transformer.layer": (0, 2, 5)},
+    ),
+    "deberta": (
+        make(
+            "DebertaV2ForMaskedLM",
+            "DebertaV2Config",
+            relative_attention=True,
+            pos_att_type=["c2p", "p2c"],
+            **NO_DROPOUT,
+        ),
+        plain_batch,
+        {"deberta.encoder.layer": (0, 2, 5)},
+    ),
+    "t5": (
+        make(
+            "T5ForConditionalGeneration",
+            "T5Config",
+            d_model=16,
+            d_ff=24,
+            d_kv=8,
+            num_heads=2,
+            num_layers=3,
+            num_decoder_layers=4,
+            dropout_rate=0.0,
+            decoder_start_token_id=0,
+        ),
+        seq2seq_batch,
+        {"encoder.block": (0, 2), "decoder.block": (0, 1, 3)},
+    ),
+    "bart": (
+        make(
+            "BartForConditionalGeneration",
+            "BartConfig",
+            d_model=16,
+            encoder_layers=3,
+            decoder_layers=4,
+            encoder_ffn_dim=24,
+            decoder_ffn_dim=24,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            dropout=0.0,
+            decoder_start_token_id=2,
+        ),
+        seq2seq_batch,
+        {"model.encoder.layers": (0, 2), "model.decoder.layers": (0, 1, 3)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_right_or_refused(name: str) -> None:
+    build, batch, kept = MODELS[name]
+    model = build()
+    small = shallow(model, kept)
+    before = Snapshot.of(model)
+    try:
+        net = raptr.attach(model)
+    except RaptrError as refusal:
+        assert untouched(model, before)
+        pytest.skip(f"refused: {refusal}")
+    found = {stack.name: stack.layers for stack in net.shape.stacks}
+    assert found.keys() == kept.keys()
+    try:
+        net.activate(Script([raptr.Subnetwork.of(*(kept[stack.name] for stack in net.shape.stacks))]), 0)
+        losses = [each(**batch()).loss for each in (model, small)]
+    except RaptrError as refusal:
+        net.detach()
+        assert untouched(model, before)
+        pytest.skip(f"refused on a path: {refusal}")
+    for loss in losses:
+        loss.backward()
+    assert torch.equal(*losses)
+    expected = expected_gradients(model, small, kept)
+    for parameter, grad in gradients(model).items():
+        if expected[parameter] is None:
+            assert grad is None, parameter
+        else:
+            torch.testing.assert_close(grad, expected[parameter], rtol=1e-9, atol=1e-12, msg=parameter)
+    model.zero_grad()
+    net.detach()
+    assert untouched(model, before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_given_the_blocks_it_is_right_or_refused(name: str) -> None:
+    """The user names the layers: then only what the layers return can go wrong."""
+    build, batch, kept = MODELS[name]
+    model = build()
+    small = shallow(model, kept)
+    try:
+        net = raptr.attach(model, blocks={stack: model.get_submodule(stack) for stack in kept})
+        net.activate(Script([raptr.Subnetwork.of(*kept.values())]), 0)
+        loss = model(**batch()).loss
+    except RaptrError as refusal:
+        pytest.skip(f"refused: {refusal}")
+    assert torch.equal(loss, small(**batch()).loss)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_reference_of_each_family_runs(name: str) -> None:
+    """Control of the two tests above: with every layer kept the reference is the model itself."""
+    build, batch, kept = MODELS[name]
+    model = build()
+    every = {stack: tuple(range(len(model.get_submodule(stack)))) for stack in kept}
+    full = model(**batch()).loss
+    assert torch.equal(shallow(model, every)(**batch()).loss, full)
+    assert not torch.equal(shallow(model, kept)(**batch()).loss, full)

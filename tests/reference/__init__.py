@@ -1,0 +1,1 @@
+"""Slow, independent re-implementations that the tests compare raptr with."""
