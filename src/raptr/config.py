@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from raptr.errors import RaptrError
 from raptr.plan import METHODS, Full, Method, RaPTr, Schedule
@@ -45,17 +45,17 @@ class DataConfig(_Section):
     sequence_length: int = Field(default=256, ge=2)
 
 
-class ObjectiveConfig(_Section):
-    """What is predicted: the next token, or masked tokens."""
+class CausalConfig(_Section):
+    """Every token is predicted from those before it."""
 
-    name: Literal["causal", "masked"] = "causal"
+    name: Literal["causal"] = "causal"
+
+
+class MaskedConfig(_Section):
+    """Masked tokens are predicted, as in BERT."""
+
+    name: Literal["masked"] = "masked"
     rate: float = Field(default=0.15, gt=0, le=1)
-
-    @model_validator(mode="after")
-    def _rate_is_of_masked(self) -> "ObjectiveConfig":
-        if self.name == "causal" and "rate" in self.model_fields_set:
-            raise ValueError("rate is the share of masked tokens; it has no effect on the causal objective")
-        return self
 
 
 class EvaluationConfig(_Section):
@@ -76,11 +76,21 @@ class EvaluationConfig(_Section):
         return self.every if isinstance(self.every, int) else max(1, math.ceil(self.every * steps))
 
 
-class MethodConfig(_Section):
-    """The settings of one method; the key in ``methods`` is the label, and the method unless given."""
+class FullConfig(_Section):
+    """Full training: nothing to set."""
 
-    method: Literal["full", "raptr"] | None = None
-    schedule: str | None = None
+    method: Literal["full"] = "full"
+
+    def build(self, seed: int) -> Method:
+        """The method's spec."""
+        return Full()
+
+
+class RaPTrConfig(_Section):
+    """The settings of RaPTr; see `raptr.plan.RaPTr` and `raptr.plan.Schedule`."""
+
+    method: Literal["raptr"] = "raptr"
+    schedule: str
     lengths: Literal["equal", "proportional"] | list[int] | list[float] = "equal"
     warmup: int | float = 0
     fixed: list[int] = [0, -1]
@@ -91,6 +101,16 @@ class MethodConfig(_Section):
     @classmethod
     def _one_stage_is_a_number(cls, schedule: Any) -> Any:
         return str(schedule) if isinstance(schedule, int) else schedule
+
+    def build(self, seed: int) -> Method:
+        """The method's spec."""
+        lengths = self.lengths if isinstance(self.lengths, str) else tuple(self.lengths)
+        schedule = Schedule.parse(self.schedule, lengths=lengths, warmup=self.warmup)
+        return RaPTr(schedule, fixed=tuple(self.fixed), sampler=self.sampler, seed=seed)
+
+
+ObjectiveConfig = Annotated[CausalConfig | MaskedConfig, Field(discriminator="name")]
+MethodConfig = Annotated[FullConfig | RaPTrConfig, Field(discriminator="method")]
 
 
 class RunConfig(_Section):
@@ -106,45 +126,41 @@ class RunConfig(_Section):
     methods: dict[Name, MethodConfig] = {}
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
+    objective: ObjectiveConfig = CausalConfig()
     training: dict[str, Any] = {}
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    def settings(self, label: str) -> MethodConfig:
-        """The settings of a method of this config; a method of raptr needs no entry.
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _a_label_is_a_method_unless_it_says_so(cls, methods: Any) -> Any:
+        if not isinstance(methods, dict):
+            return methods
+        return {
+            label: {"method": label, **(settings or {})} if isinstance(settings, dict | None) else settings
+            for label, settings in methods.items()
+        }
+
+    def settings(self, label: str) -> FullConfig | RaPTrConfig:
+        """The settings of a method of this config; a method that needs none needs no entry.
 
         Raises:
-            RaptrError: there is neither an entry nor a method of that name.
+            RaptrError: there is neither an entry nor a method of that name that needs no settings.
         """
-        settings = self.methods.get(label, MethodConfig())
-        name = settings.method or label
-        if name not in METHODS:
-            known = sorted({*METHODS, *self.methods})
-            raise RaptrError(f"method {label!r} is not known; expected one of {', '.join(known)}.")
-        return settings.model_copy(update={"method": name})
+        if label in self.methods:
+            return self.methods[label]
+        if label == "full":
+            return FullConfig()
+        hint = f"give it under methods.{label}, e.g. schedule: 6-8-10-12" if label in METHODS else "add it there"
+        known = ", ".join(sorted({"full", *self.methods}))
+        raise RaptrError(f"method {label!r} has no entry in methods (there are: {known}); {hint}.")
 
-    def build_method(self, label: str | None = None, seed: int | None = None) -> Method:
-        """The spec of a method of this config (by default the run's own, with the run's seed).
+    def build_method(self, label: str | None = None) -> Method:
+        """The spec of a method of this config, by default the run's own; its seed is the run's.
 
         Raises:
-            RaptrError: an unknown method, settings that have no effect on it, or wrong ones.
+            RaptrError: there is no such method, or its settings cannot be right.
         """
-        label = self.method if label is None else label
-        settings = self.settings(label)
-        if settings.method == "full":
-            idle = sorted(settings.model_fields_set - {"method"})
-            if idle:
-                raise RaptrError(f"methods.{label}: {', '.join(idle)} has no effect on full training; remove it.")
-            return Full()
-        if settings.schedule is None:
-            raise RaptrError(f'methods.{label}.schedule is missing; give stage sizes, e.g. schedule: "6-8-10-12".')
-        lengths = settings.lengths if isinstance(settings.lengths, str) else tuple(settings.lengths)
-        return RaPTr(
-            Schedule.parse(settings.schedule, lengths=lengths, warmup=settings.warmup),
-            fixed=tuple(settings.fixed),
-            sampler=settings.sampler,
-            seed=self.seed if seed is None else seed,
-        )
+        return self.settings(self.method if label is None else label).build(self.seed)
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -250,20 +266,34 @@ def _apply(data: Any, override: str) -> None:
 
 def _explain(problem: Any) -> str:
     where = [str(part) for part in problem["loc"]]
+    if where[0] in _TAGGED and len(where) > _TAGGED[where[0]]:
+        del where[_TAGGED[where[0]]]  # pydantic's path also names the chosen kind
+    name = ".".join(where)
     if problem["type"] == "extra_forbidden":
-        expected = _fields_at(where[:-1])
+        expected = _fields_at(problem["loc"])
         near = difflib.get_close_matches(where[-1], expected, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(expected)}."
-        return f"{'.'.join(where)}: this key is not known; {hint}"
-    return f"{'.'.join(where) or 'config'}: {problem['msg']}; given: {problem['input']!r}"
+        return f"{name}: this key is not known; {hint}"
+    if problem["type"] == "missing":
+        return f"{name} is missing."
+    return f"{name or 'config'}: {problem['msg']}; given: {problem['input']!r}"
 
 
-def _fields_at(where: list[str]) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {
-        "model": ModelConfig,
-        "data": DataConfig,
-        "objective": ObjectiveConfig,
-        "evaluation": EvaluationConfig,
-        "methods": MethodConfig,
-    }
-    return sorted((sections[where[0]] if where else RunConfig).model_fields)
+_TAGGED = {"objective": 1, "methods": 2}
+_KINDS: dict[str, type[BaseModel]] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "evaluation": EvaluationConfig,
+    "causal": CausalConfig,
+    "masked": MaskedConfig,
+    "full": FullConfig,
+    "raptr": RaPTrConfig,
+}
+
+
+def _fields_at(where: Sequence[str | int]) -> list[str]:
+    """The keys that are known in the section that a problem's path leads to."""
+    if len(where) == 1:
+        return sorted(RunConfig.model_fields)
+    kind = where[_TAGGED[str(where[0])]] if where[0] in _TAGGED else where[0]
+    return sorted(_KINDS[str(kind)].model_fields)

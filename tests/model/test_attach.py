@@ -13,7 +13,7 @@ from reference.script import Script
 from reference.snapshot import Snapshot, untouched
 
 PATH = Script([raptr.Subnetwork.of((0, 2, 5))])
-RaptrError = raptr.errors.RaptrError
+RaptrError = raptr.RaptrError
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from reference.script import Script
 from reference.shallow import expected_gradients, gradients, shallow
 from reference.snapshot import Snapshot, untouched
 
-RaptrError = raptr.errors.RaptrError
+RaptrError = raptr.RaptrError
 SIZES: dict[str, Any] = {
     "vocab_size": 61,
     "hidden_size": 16,

@@ -118,9 +118,9 @@ def test_a_path_that_does_not_fit_is_refused(paths: tuple[tuple[int, ...], ...])
     net.activate(Script([PATH]), 0)
     before, on_path = Snapshot.of(model), LLAMA.logits(model)
     wrong = raptr.Subnetwork.of(*paths)
-    with pytest.raises(raptr.errors.RaptrError), net.using(wrong):
+    with pytest.raises(raptr.RaptrError), net.using(wrong):
         pass
-    with pytest.raises(raptr.errors.RaptrError):
+    with pytest.raises(raptr.RaptrError):
         net.activate(Script([wrong]), 0)
     assert untouched(model, before)
     assert torch.equal(LLAMA.logits(model), on_path)
@@ -137,7 +137,7 @@ def test_hidden_states_are_complete_or_refused_on_a_path(family: Family) -> None
     refused, found = "", full
     try:
         found = len(model(**family.batch(), output_hidden_states=True).hidden_states)
-    except raptr.errors.RaptrError as refusal:
+    except raptr.RaptrError as refusal:
         refused = str(refusal)
     assert found == full
     assert not refused or "hidden_states" in refused

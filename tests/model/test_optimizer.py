@@ -22,7 +22,7 @@ from reference.script import Script
 from reference.shallow import expected_gradients
 from reference.snapshot import Snapshot, untouched
 
-RaptrError = raptr.errors.RaptrError
+RaptrError = raptr.RaptrError
 PATHS = [(0, 2, 5), (0, 1, 2, 3, 4, 5), (0, 3, 5), (1, 4), (0, 2, 5), (3,), (0, 1, 5)]
 PLAN = Script([raptr.Subnetwork.of(kept) for kept in PATHS])
 FULL = Script([raptr.Subnetwork.of(tuple(range(6)))])

@@ -17,7 +17,7 @@ from reference.handwritten import Net, TwoStacks, loss_of, some_tokens
 from reference.script import Script
 from reference.snapshot import Snapshot, untouched
 
-RaptrError = raptr.errors.RaptrError
+RaptrError = raptr.RaptrError
 FULL = raptr.Subnetwork.of(tuple(range(6)))
 SWAP = (Copy(stack=0, source=1, target=3), Copy(stack=0, source=3, target=1))
 OPTIMIZERS = {

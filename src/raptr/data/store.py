@@ -41,7 +41,7 @@ FORMAT = 1
 
 Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
-_CHUNK = 2_000_000  # characters that are tokenized at a time
+_CHUNK = 1_000_000  # characters that are tokenized at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,8 @@ def _complete(folder: Path, write: Callable[[Path], None]) -> None:
 
 def _write(folder: Path, source: Source, tokenizer: "PreTrainedTokenizerBase | int", key: str, name: str) -> None:
     if isinstance(tokenizer, int):
-        tokenizer = train_tokenizer(source.documents("train"), tokenizer)
+        sample = min(SAMPLE_BYTES, source.counts.bytes["train"])
+        tokenizer = train_tokenizer(source.documents("train"), tokenizer, sample_bytes=sample)
     tokenizer.save_pretrained(folder / "tokenizer")
     size = vocabulary(tokenizer)
     dtype = _dtype(size)

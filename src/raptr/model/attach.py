@@ -46,6 +46,8 @@ def attach(model: nn.Module, blocks: Blocks | None = None, compile: bool = False
         >>> net.shape.layers
         (4,)
     """
+    if not isinstance(model, nn.Module):
+        raise RaptrError(f"attach was given a {type(model).__name__}; expected a torch.nn.Module.")
     if any(gate_of(module) for module in model.modules()):
         raise RaptrError(f"this {type(model).__name__} is attached already; use that handle, or detach it first.")
     if isinstance(model, torch._dynamo.OptimizedModule):
@@ -112,6 +114,7 @@ class AttachedModel:
             RaptrError: the subnetwork is not a part of this model, or the step copies layers and no
                 optimizer was given to `prepare`.
         """
+        self._refuse_detached()
         subnetwork = plan.subnetwork(step, micro=micro)
         subnetwork.check(self.shape)
         copies = plan.transition(step)
@@ -137,6 +140,7 @@ class AttachedModel:
         Example:
             >>> # with net.using(raptr.Subnetwork.of((0, 5, 11))): model(**batch)
         """
+        self._refuse_detached()
         subnetwork.check(self.shape)
         before = [[(gate.kept, gate.forced) for gate in gates] for gates in self._gates]
         self._set(subnetwork, forced=True)
@@ -164,7 +168,10 @@ class AttachedModel:
         """
         if inactive not in get_args(Inactive):
             raise RaptrError(f"inactive={inactive!r} is not known; expected 'freeze' or 'zero'.")
+        self._refuse_detached()
         optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper holds the real one
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise RaptrError(f"prepare was given a {type(optimizer).__name__}; expected a torch optimizer.")
         if any(optimizer is known for known in self._optimizers):
             raise RaptrError("this optimizer was prepared before; call prepare once for each optimizer.")
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -177,7 +184,13 @@ class AttachedModel:
         create_state(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-        def before_step(*_: Any) -> None:
+        def before_step(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+            if inactive == "zero" and closure is not None:
+                raise RaptrError(
+                    'inactive="zero" was asked for, but the closure given to step() makes the gradients anew, without '
+                    'the zeros; call step() without a closure, or prepare(optimizer, inactive="freeze").'
+                )
             if self._active is not None:
                 settle_gradients((p for p in parameters if self._skipped(owners.get(id(p)))), inactive)
 
@@ -195,9 +208,8 @@ class AttachedModel:
             RaptrError: a block's class was swapped again after `attach` (``fully_shard`` does that);
                 taking the gate out from under it would lose that class.
         """
+        self._refuse_detached()
         blocks = [block for stack in self._stacks for block in stack.blocks]
-        if any(gate_of(block) is None for block in blocks):
-            raise RaptrError("this model was detached before.")
         if not self.detachable:
             raise RaptrError(
                 "the blocks' class was changed after attach (fully_shard does that); "
@@ -206,7 +218,7 @@ class AttachedModel:
         for block in blocks:
             take_gate(block)
             if self._compiled:
-                block._compiled_call_impl = None
+                block.__dict__.pop("_compiled_call_impl", None)
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -220,6 +232,10 @@ class AttachedModel:
     def flops(self, length: int) -> LayerCosts:
         """Training FLOPs of one sequence of ``length`` tokens, by layer; see `count_flops`."""
         return count_flops(self.model, length)
+
+    def _refuse_detached(self) -> None:
+        if any(gate_of(block) is None for stack in self._stacks for block in stack.blocks):
+            raise RaptrError("this model was detached; attach it again.")
 
     def _set(self, subnetwork: Subnetwork, *, forced: bool) -> None:
         for gates, path in zip(self._gates, subnetwork.layers, strict=True):

@@ -7,7 +7,9 @@ names go on working. The gate stands before every hook, so that what hangs on a 
 gathering, checkpointing, a compiled graph) is not touched when the block is skipped.
 """
 
+import copyreg
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -111,6 +113,7 @@ def _gated(original: Any) -> Any:
             if gate.returns.wrap is None:
                 gate.returns.learn(output)
             return output
+        _refuse_recording(gate.returns.stack)
         hidden = args[0] if args else kwargs[gate.hidden]
         if gate.returns.wrap is None:
             # No block of the stack has run yet: run this one once, to see what it returns.
@@ -122,10 +125,9 @@ def _gated(original: Any) -> Any:
 
     def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:
         # deepcopy and pickle come here: what they make is an ordinary, full, unattached block.
-        rebuild, arguments, state, *rest = super(gated, self).__reduce_ex__(protocol)
-        arguments = tuple(original if argument is type(self) else argument for argument in arguments)
+        _, _, state, *rest = super(gated, self).__reduce_ex__(protocol)
         state = {name: value for name, value in state.items() if name != _GATE}
-        return (rebuild, arguments, state, *rest)
+        return (copyreg._reconstructor, (original, object, None), state, *rest)  # type: ignore[attr-defined]
 
     body = {
         "__call__": __call__,
@@ -142,6 +144,19 @@ def _gated(original: Any) -> Any:
 def _ungated(gated: type[nn.Module]) -> type[nn.Module]:
     original: type[nn.Module] = gated.__dict__["_raptr_original"]
     return original
+
+
+def _refuse_recording(stack: str) -> None:
+    """Refuse to skip a layer whose output was asked for: the list would come back shorter, without a word."""
+    capturing = sys.modules.get("transformers.utils.output_capturing")
+    collector = getattr(capturing, "_active_collector", None)
+    asked = (collector.get() if collector is not None else None) or {}
+    for name in asked:
+        if name.endswith(("hidden_states", "attentions")):
+            raise RaptrError(
+                f"output_{name}=True was asked for while layers of {stack!r} are skipped: skipped layers have none, so "
+                "the list would not match the layers. Ask for it in evaluation, where the full model runs."
+            )
 
 
 def _bare(hidden: torch.Tensor) -> torch.Tensor:

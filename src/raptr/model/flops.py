@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from raptr.errors import RaptrError
 from raptr.model.stacks import Blocks, find_stacks
 from raptr.model.twin import Inputs, meta_inputs, meta_twin, run_twin
 from raptr.plan import LayerCosts
@@ -40,6 +41,8 @@ def count_flops(
         >>> count_flops(LlamaForCausalLM(config), length=16).total > 0
         True
     """
+    if length < 1:
+        raise RaptrError(f"length is {length}; a sequence has at least 1 token.")
     stacks = find_stacks(model, blocks)
     twin = meta_twin(model)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -6,6 +6,7 @@ go on acting, as they do in frameworks where every parameter always has a gradie
 """
 
 import warnings
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -38,42 +39,55 @@ def create_state(optimizer: torch.optim.Optimizer) -> None:
 
     Optimizers make a parameter's state when it first has a gradient. A checkpoint written before
     some layer was ever trained would then lack that layer's state, which sharded checkpoints refuse
-    to load. One step with zero gradients, learning rate and weight decay makes the state without
-    moving anything; its step count is set back to 0, which is bit-identical to making it later.
+    to load. The state is made by a step of the same optimizer class on stand-ins: zeros of each
+    parameter's shape with zero gradients. Its step count is set back to 0, which is bit-identical to
+    making it later; the parameters, their gradients and the optimizer's hooks are not touched.
+
+    Raises:
+        RaptrError: the optimizer cannot take such a step (LBFGS needs a closure).
     """
-    missing = [p for p in _parameters(optimizer) if p.requires_grad and not optimizer.state.get(p)]
-    if not missing or any(group.get("dampening") for group in optimizer.param_groups):
-        return
-    gradients = {p: p.grad for p in _parameters(optimizer)}
-    settings: list[dict[str, Any]] = [
-        {key: group[key] for key in ("lr", "weight_decay") if key in group} for group in optimizer.param_groups
-    ]
-    wanted = set(missing)
-    try:
-        for p in gradients:
-            p.grad = torch.zeros_like(p) if p in wanted else None
-        for group, values in zip(optimizer.param_groups, settings, strict=True):
-            group.update({k: torch.zeros_like(v) if torch.is_tensor(v) else 0.0 for k, v in values.items()})
-        optimizer.step()
-    finally:
-        for group, values in zip(optimizer.param_groups, settings, strict=True):
-            group.update(values)
-        for p, gradient in gradients.items():
-            p.grad = gradient
-    strange = {key for p in missing for key in optimizer.state.get(p, {})} - _ZERO_STATE
+    strange: set[str] = set()
+    for group in optimizer.param_groups:
+        if group.get("momentum") and group.get("dampening"):
+            continue  # SGD's first momentum is then the undamped gradient: zeros would not be the same
+        for p in group["params"]:
+            if p.requires_grad and not optimizer.state.get(p):
+                state = _first_state(optimizer, group, p)
+                if state.keys() <= _ZERO_STATE:
+                    optimizer.state[p] = state
+                strange |= state.keys() - _ZERO_STATE
     if strange:
-        for p in missing:
-            optimizer.state.pop(p, None)
         warnings.warn(
             f"the state of {type(optimizer).__name__} ({', '.join(sorted(strange))}) is not known to begin at zero, so "
             "it is left to be made when a layer is first trained; a sharded checkpoint written before may not load.",
             stacklevel=3,
         )
-        return
-    for p in missing:
-        state = optimizer.state.get(p, {})
-        if "step" in state:
-            state["step"] = torch.zeros_like(state["step"]) if torch.is_tensor(state["step"]) else 0
+
+
+def _first_state(optimizer: torch.optim.Optimizer, group: dict[str, Any], p: torch.Tensor) -> dict[str, Any]:
+    """The state that an optimizer would make for a parameter, before its first step."""
+    twin = torch.zeros_like(p, requires_grad=True)
+    twin.grad = torch.zeros_like(p)
+    stand_in = object.__new__(type(optimizer))
+    stand_in.__dict__.update(optimizer.__dict__)
+    stand_in.__dict__.pop("step", None)  # a scheduler's patch, which counts steps
+    stand_in.__dict__.update(
+        param_groups=[{**group, "params": [twin]}],
+        state=defaultdict(dict),
+        _optimizer_step_pre_hooks=OrderedDict(),
+        _optimizer_step_post_hooks=OrderedDict(),
+    )
+    try:
+        stand_in.step()
+    except TypeError as error:
+        raise RaptrError(
+            f"{type(optimizer).__name__} cannot make its state before the first step ({error}); "
+            "use an optimizer whose step() needs no closure."
+        ) from error
+    state: dict[str, Any] = dict(stand_in.state[twin])
+    if "step" in state:
+        state["step"] = torch.zeros_like(state["step"]) if torch.is_tensor(state["step"]) else 0
+    return state
 
 
 def settle_gradients(skipped: Iterable[nn.Parameter], inactive: Inactive) -> None:
@@ -130,7 +144,3 @@ def _tensors(block: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 def _cloned(state: dict[str, Any]) -> dict[str, Any]:
     return {key: value.clone() if torch.is_tensor(value) else value for key, value in state.items()}
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [p for group in optimizer.param_groups for p in group["params"]]

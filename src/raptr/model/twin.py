@@ -26,7 +26,11 @@ def meta_twin(model: nn.Module) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
     for buffer in model.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(model, memo).eval()
+    twin = copy.deepcopy(model, memo).eval()
+    for module in twin.modules():  # what hangs on the model is not to notice that its twin runs
+        module._forward_pre_hooks.clear()
+        module._forward_hooks.clear()
+    return twin
 
 
 def meta_inputs(model: Any, length: int) -> Inputs:

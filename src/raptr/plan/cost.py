@@ -42,7 +42,12 @@ class LayerCosts:
         return self.all_layers + self.other
 
     def of_layers(self, subnetwork: Subnetwork) -> float:
-        """The cost of a subnetwork's layers."""
+        """The cost of a subnetwork's layers.
+
+        Raises:
+            RaptrError: the subnetwork is not a part of a model with these layers.
+        """
+        subnetwork.check(ModelShape.of(layers=[len(costs) for costs in self.layers]))
         pairs = zip(self.layers, subnetwork.layers, strict=True)
         return sum(sum(costs[layer] for layer in path) for costs, path in pairs)
 

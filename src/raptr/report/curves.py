@@ -23,7 +23,7 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """A mean over seeds at E evaluations: position ``x``, ``mean`` and the ends of the 95 % t band.
+    """A mean over seeds at E evaluations: position ``x``, ``mean`` and the ends of the 95% t band.
 
     ``low`` and ``high`` are NaN where there are not two seeds, everything is NaN where one seed has no number.
     """
@@ -54,8 +54,8 @@ def thin(length: int, points: int = POINTS) -> Floats:
 
 
 def drawn(runs: tuple[Run, ...]) -> tuple[Run, ...]:
-    """Returns the runs that a mean is made of: the finished ones, or all while none has finished."""
-    return tuple(run for run in runs if run.finished) or runs
+    """Returns the runs that a mean is made of: the finished ones; while none is, those that have measured a loss."""
+    return tuple(run for run in runs if run.finished) or tuple(run for run in runs if len(run.evals.step))
 
 
 def mean_curve(runs: tuple[Run, ...], axis: Axis) -> Mean:

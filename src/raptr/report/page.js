@@ -15,6 +15,7 @@
     const embedded = await vegaEmbed(chart, spec, {
       mode: "vega-lite",
       actions: false,
+      renderer: chart.dataset.chart.startsWith("path") ? "canvas" : "svg",
       ast: true,
       config: dark.matches ? page.dark : page.light,
       tooltip: { theme: dark.matches ? "dark" : "light" },

@@ -24,7 +24,7 @@ NOTES = (
     "the two are not comparable.",
     "Layer FLOPs count the transformer's layers only; total FLOPs add what does not shrink with the path: "
     "embeddings, head and loss. Seconds leave out validation.",
-    "Intervals are 95 % t-intervals over seeds. The difference is paired: method minus baseline within each seed, "
+    "Intervals are 95% t-intervals over seeds. The difference is paired: method minus baseline within each seed, "
     "so below zero is better. Where its interval includes zero, the runs were too short or too few to decide.",
 )
 
@@ -97,7 +97,7 @@ def _table_note(comparison: Comparison) -> str:
     budget = table.BUDGETS.get(comparison.budget, f"equal {comparison.budget}")
     parts = [f"Compared at {budget}." if comparison.budget else ""]
     parts.append(f"n = {counted} {'seed' if seeds == [1] else 'seeds'} a method; costs are means over them.")
-    parts.append("Under a loss and a difference stands the 95 % interval. Difference: method minus baseline.")
+    parts.append("Under a loss and a difference stands the 95% interval. Difference: method minus baseline.")
     return " ".join(part for part in parts if part)
 
 
@@ -105,7 +105,7 @@ def _loss_note(comparison: Comparison) -> str:
     parts = ["Lower is better."]
     if any(len(method.runs) > 1 for method in comparison.methods):
         parts.append(
-            "Line: mean over seeds; band: its 95 % t-interval; faint lines: the seeds. "
+            "Line: mean over seeds; band: its 95% t-interval; faint lines: the seeds. "
             "The band of a few seeds is wide and is cut off where it would flatten the curves."
         )
     if any(len(run.stages) > 1 for run in comparison.runs):
@@ -136,12 +136,15 @@ def _single_facts(comparison: Comparison) -> Facts:
     run, cells = comparison.runs[0], table.cells(comparison.methods[0])
     reached = int(run.train.step[-1]) if len(run.train.step) else 0
     state = "finished" if run.finished else f"unfinished: step {reached:,} of {run.steps:,}"
-    names = [name for name in table.COLUMNS if name not in ("Difference", "Verdict")]
+    names = [name for name in table.COLUMNS if name not in ("Difference", "Verdict", "Validation loss")]
+    evals = run.evals
+    loss = f"{units.decimal(evals.columns['eval_loss'][-1])} at step {evals.step[-1]:,}" if len(evals.step) else "–"
     return [
         ("Method", run.label),
         ("Seed", str(run.seed)),
         ("State", state),
         *((name, cells[name].text) for name in names),
+        ("Validation loss", cells["Validation loss"].text if run.finished else loss),
     ]
 
 

@@ -120,7 +120,7 @@ def _pair_sentence(method: Method, baseline: Method, budget: str) -> str:
     if kind in ("better", "worse"):
         return (
             f"{method.name} ends {kind} than {baseline.name}{_budget(budget)}: its validation loss is "
-            f"{size} {direction} (95 % interval of the difference {bounds}, {seeds})."
+            f"{size} {direction} (95% interval of the difference {bounds}, {seeds})."
         )
     if kind == "one seed":
         return (
@@ -130,14 +130,15 @@ def _pair_sentence(method: Method, baseline: Method, budget: str) -> str:
     if kind == "too short":
         return (
             f"Too short to decide: {method.name} ends {size} {direction} than {baseline.name}"
-            f"{_budget(budget)}, but the 95 % interval of the difference ({bounds}, {seeds}) includes zero."
+            f"{_budget(budget)}, but the 95% interval of the difference ({bounds}, {seeds}) includes zero."
         )
     return f"{method.name} ends {size} {direction} than {baseline.name}{_budget(budget)}: {outcome.verdict}."
 
 
 def _many_sentence(others: list[Method], baseline: Method, budget: str) -> str:
     groups = {kind: [one.name for one in others if verdict_kind(one) == kind] for kind in KINDS}
-    undecided = len(others) - len(groups["better"]) - len(groups["worse"])
+    undecided = len(groups["too short"]) + len(groups["one seed"])
+    open_ = len(others) - undecided - len(groups["better"]) - len(groups["worse"])
     parts = [
         f"{len(names)} {'ends' if len(names) == 1 else 'end'} {kind} ({_names(names)})"
         for kind in ("better", "worse")
@@ -145,6 +146,8 @@ def _many_sentence(others: list[Method], baseline: Method, budget: str) -> str:
     ]
     if undecided:
         parts.append(f"{undecided} of {len(others)} cannot be told apart from it")
+    if open_:
+        parts.append(f"{open_} of {len(others)} {'has' if open_ == 1 else 'have'} no result (see the table)")
     seeds = max(len(one.outcome.losses) for one in others)
     counted = f"{seeds} paired seeds" if seeds > 1 else "one seed"
     return f"Against {baseline.name}{_budget(budget)} over {counted}: {'; '.join(parts)}."

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 BASELINE = "#808791"
-PALETTE = ("#2277d4", "#d95f02", "#0b9b76", "#b45fc4", "#b08a00", "#0e93b0", "#c8324f")
+PALETTE = ("#2277cc", "#ff5511", "#00aa55", "#cc1133", "#885599", "#007755", "#dd00ff")
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
 
 LIGHT = {"ground": "#ffffff", "text": "#1c2430", "soft": "#5c6675", "line": "#dfe3e8"}
@@ -17,7 +17,7 @@ DARK = {"ground": "#171b22", "text": "#e8ecf1", "soft": "#9aa5b4", "line": "#303
 
 # From "never trained" to "trained in every step": away from the ground colour.
 RAMP_LIGHT = ("#eef2f4", "#bfe0dc", "#6fbcc1", "#2b87a8", "#235a92", "#17306a")
-RAMP_DARK = ("#222933", "#1f4a68", "#1f7590", "#33a3a0", "#86d1a4", "#eef7c0")
+RAMP_DARK = ("#232a34", "#1f4558", "#1f6679", "#2c8d92", "#62b9a3", "#a6dcb8")
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
@@ -72,6 +72,7 @@ def vega_config(dark: bool, ground: str | None = None) -> dict[str, Any]:
         "range": {"heatmap": list(RAMP_DARK if dark else RAMP_LIGHT)},
         "style": {
             "label": {"color": tone["soft"], "fontSize": 11},
+            "name": {"color": tone["text"], "fontSize": 12},
             "seam": {"color": tone["ground"], "strokeWidth": 3},
             "outlined": {"stroke": tone["ground"], "strokeWidth": 1.5},
         },

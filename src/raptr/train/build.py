@@ -1,10 +1,12 @@
 """From a config to a model, a tokenizer's vocabulary and training arguments: checked, not trained."""
 
+import copy
 import difflib
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, TrainingArguments
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from raptr.config import ObjectiveConfig, RunConfig
+from raptr.config import RunConfig
 from raptr.errors import RaptrError
 
 _AUTO_CLASSES = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}
@@ -48,12 +50,15 @@ _AT_LEAST: dict[str, float] = {
 }
 
 
-def build_model_config(config: RunConfig, vocabulary: int) -> Any:
+def build_model_config(
+    config: RunConfig, vocabulary: int, special_tokens: Mapping[str, int | None] = MappingProxyType({})
+) -> Any:
     """The transformers configuration of the run's model.
 
     Args:
         config: the run.
         vocabulary: how many tokens the tokenizer has; the model's ``vocab_size`` unless given.
+        special_tokens: the tokenizer's ids by name ("pad_token_id"), the model's unless given.
 
     Raises:
         RaptrError: an unknown architecture or key, values that do not go together, a vocabulary
@@ -76,7 +81,7 @@ def build_model_config(config: RunConfig, vocabulary: int) -> Any:
                 f"{'did you mean ' + ' or '.join(near) + '?' if near else 'see its configuration in transformers.'}"
             )
     try:
-        result = AutoConfig.for_model(architecture, **{"vocab_size": vocabulary, **given})
+        result = AutoConfig.for_model(architecture, **{"vocab_size": vocabulary, **special_tokens, **given})
     except Exception as error:
         raise RaptrError(f"model.config is not a valid configuration of {architecture}: {error}") from error
     if result.vocab_size < vocabulary:
@@ -106,13 +111,12 @@ def build_model(config: RunConfig, model_config: Any, device: str | None = None)
             make a model.
     """
     transformers.set_seed(config.seed)
-    objective: ObjectiveConfig = config.objective
     try:
         with torch.device(device or "cpu"):
-            return _AUTO_CLASSES[objective.name].from_config(model_config)
+            return _AUTO_CLASSES[config.objective.name].from_config(copy.deepcopy(model_config))
     except Exception as error:
         raise RaptrError(
-            f"no {config.model.architecture} model for the {objective.name} objective "
+            f"no {config.model.architecture} model for the {config.objective.name} objective "
             f"can be made from model.config: {error}"
         ) from error
 

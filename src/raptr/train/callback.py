@@ -83,7 +83,7 @@ def _check_ddp(args: TrainingArguments, model: nn.Module) -> None:
     """Refuse settings under which DDP stops at the second step, or trains wrongly."""
     if args.parallel_mode != ParallelMode.DISTRIBUTED or args.fsdp or args.deepspeed:
         return
-    checkpointing = args.gradient_checkpointing or getattr(model, "is_gradient_checkpointing", False)
+    checkpointing = args.gradient_checkpointing or getattr(model, "is_activation_checkpointing", False)
     if args.ddp_find_unused_parameters is False or (args.ddp_find_unused_parameters is None and checkpointing):
         raise RaptrError(
             f"ddp_find_unused_parameters is {args.ddp_find_unused_parameters} "

@@ -84,7 +84,7 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     )
     model = build_model(config, task.model_config)
     uses_cache = getattr(model.config, "use_cache", None)  # the Trainer turns it off, for training
-    progressive = ProgressiveCallback(method, inactive=config.settings(config.method).inactive)
+    progressive = ProgressiveCallback(method, inactive=getattr(config.settings(config.method), "inactive", "freeze"))
     metrics = MetricsCallback(folder / "metrics.jsonl", progressive, task.costs, task.tokens_per_step)
     bar = ProgressCallback(title or folder.name, console, progressive, metrics, task.costs)
     trainer = _Trainer(

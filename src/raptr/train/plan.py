@@ -4,6 +4,7 @@ from pathlib import Path
 
 from raptr.config import RunConfig
 from raptr.data import load_tokenizer
+from raptr.data import vocabulary as vocabulary_of
 from raptr.errors import RaptrError
 from raptr.plan import LayerCosts, Plan
 from raptr.train.build import build_arguments, build_model_config
@@ -23,7 +24,7 @@ def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
     if "max_steps" not in config.training:
         raise RaptrError("the number of steps is not known without the data; give training.max_steps=...")
     tokenizer = config.data.tokenizer
-    vocabulary = tokenizer if isinstance(tokenizer, int) else len(load_tokenizer(tokenizer))
+    vocabulary = tokenizer if isinstance(tokenizer, int) else vocabulary_of(load_tokenizer(tokenizer))
     shape, costs, _, _ = measure(config, build_model_config(config, vocabulary))
     method = config.build_method()
     batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raptr.config import RunConfig
-from raptr.data import Collator, Sequences, TokenStore, TrainingData, ValidationData, prepare
+from raptr.data import Collator, Sequences, TokenStore, TrainingData, ValidationData, prepare, vocabulary
 from raptr.errors import RaptrError
 from raptr.model import count_flops, find_stacks, shape_of
 from raptr.objectives import Objective, causal, masked
@@ -68,7 +68,8 @@ class Task:
         return Collator(self._objective(_VALIDATION_SEED if validation else self.config.seed))
 
     def _objective(self, seed: int) -> Objective:
-        if self.config.objective.name == "causal":
+        objective = self.config.objective
+        if objective.name == "causal":
             return causal
         tokenizer = self.store.tokenizer
         if tokenizer.mask_token_id is None:
@@ -80,9 +81,9 @@ class Task:
             masked,
             seed=seed,
             mask_id=tokenizer.mask_token_id,
-            vocab_size=len(tokenizer),
+            vocab_size=vocabulary(tokenizer),
             special_ids=tuple(tokenizer.all_special_ids),
-            rate=self.config.objective.rate,
+            rate=objective.rate,
         )
 
 
@@ -97,7 +98,8 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
     length = config.data.sequence_length
     training = Sequences(store.train, length)
     validation = Sequences(store.validation, length)
-    model_config = build_model_config(config, len(store.tokenizer))
+    special_tokens = {name: getattr(store.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    model_config = build_model_config(config, vocabulary(store.tokenizer), special_tokens)
     shape, costs, parameters, layer_parameters = measure(config, model_config)
     batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     task = Task(

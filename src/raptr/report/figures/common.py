@@ -55,7 +55,11 @@ def data(rows: list[Row]) -> alt.InlineData:
 def colour(palette: Palette, legend: bool, title: str | None = None) -> alt.Color:
     """Returns the colour of field ``m``, the method's name, with a legend where the page has none."""
     scale = alt.Scale(domain=list(palette.names), range=list(palette.colours))
-    shown = alt.Legend(orient="top", columns=3, title=title) if legend else None
+    shown = (
+        alt.Legend(orient="top", columns=3, title=title, symbolType="stroke", symbolOpacity=1, symbolSize=220)
+        if legend
+        else None
+    )
     return alt.Color("m:N", scale=scale, legend=shown)
 
 

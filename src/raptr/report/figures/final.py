@@ -23,31 +23,32 @@ def final_rows(comparison: Comparison) -> tuple[list[Row], list[Row]]:
     return seeds, means
 
 
-def final_chart(
-    comparison: Comparison, palette: Palette, *, width: int | str = "container", labels: bool = True
-) -> alt.LayerChart:
-    """Returns the chart: a method a row, lower loss to the left."""
+def final_chart(comparison: Comparison, palette: Palette, *, width: int | str = "container") -> alt.LayerChart:
+    """Returns the chart: a method a row with its name above, lower loss to the left."""
     seeds, means = final_rows(comparison)
-    scale, axis = alt.Scale(zero=False), alt.Axis(tickCount=7)
-    x = alt.X("y:Q", title="Validation loss of the full model at the end", scale=scale, axis=axis)
-    rows = alt.Axis(ticks=False, grid=True, labelLimit=200, labelFontSize=12)
-    order = alt.Scale(domain=list(palette.names))
-    y = alt.Y("m:N", sort=list(palette.names), title=None, scale=order, axis=rows if labels else None)
+    known = [name for name in palette.names if any(row["m"] == name for row in (*seeds, *means))]
+    scale = alt.Scale(zero=False, padding=10, nice=False)
+    ticks = alt.Axis(tickCount=5, format="~g")
+    x = alt.X("y:Q", title="Final validation loss", scale=scale, axis=ticks)
+    y = alt.Y("m:N", sort=known, title=None, scale=alt.Scale(domain=known), axis=None)
     tint = colour(palette, False)
-    base = alt.Chart(data(means))
     tooltip = [
         alt.Tooltip("m:N", title="Method"),
         alt.Tooltip("y:Q", title="Mean", format=".4f"),
-        alt.Tooltip("lo:Q", title="95 % from", format=".4f"),
-        alt.Tooltip("hi:Q", title="95 % to", format=".4f"),
+        alt.Tooltip("lo:Q", title="95% from", format=".4f"),
+        alt.Tooltip("hi:Q", title="95% to", format=".4f"),
     ]
-    bars = base.mark_rule(strokeWidth=7, opacity=0.25, strokeCap="round").encode(
-        alt.X("lo:Q", scale=scale), alt.X2("hi:Q"), y, color=tint
-    )
-    dots = (
-        alt.Chart(data(seeds))
-        .mark_point(filled=True, size=45, opacity=0.75)
-        .encode(x, y, color=tint, tooltip=[tooltip[0], "seed:O", alt.Tooltip("y:Q", format=".4f")])
-    )
-    ticks = base.mark_tick(thickness=3, size=22).encode(x, y, color=tint, tooltip=tooltip)
-    return layered(bars, dots, ticks).properties(width=width, height=34 * len(palette.names))
+    loss = alt.Tooltip("y:Q", title="Validation loss", format=".4f")
+    low = alt.X("lo:Q", title="Final validation loss", scale=scale, axis=ticks)
+    base = alt.Chart(data(means))
+    names = alt.Chart(data([{"m": name} for name in known])).mark_text(style="name", align="left", dy=-14)
+    dots = alt.Chart(data(seeds)).mark_point(filled=True, size=50, opacity=0.8, yOffset=5)
+    layers = [
+        names.encode(alt.X(value=0), y, text="m:N"),
+        dots.encode(x, y, color=tint, tooltip=[tooltip[0], alt.Tooltip("seed:O", title="Seed"), loss]),
+        base.mark_tick(thickness=3, size=20, yOffset=5).encode(x, y, color=tint, tooltip=tooltip),
+    ]
+    if any(row["lo"] is not None for row in means):
+        bars = base.mark_rule(strokeWidth=8, opacity=0.25, strokeCap="round", yOffset=5)
+        layers.insert(0, bars.encode(low, alt.X2("hi:Q"), y, color=tint))
+    return layered(*layers).properties(width=width, height=42 * len(known))

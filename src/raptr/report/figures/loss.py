@@ -20,6 +20,7 @@ from raptr.report.figures.common import (
     value_axis,
 )
 
+CROWD = 5  # with more methods, bands and seeds are drawn fainter
 END = 2 / 3  # the second chart starts at this fraction of the axis
 
 
@@ -59,11 +60,12 @@ def loss_rows(comparison: Comparison, axis: Axis) -> LossRows:
                 if x is not None:
                     rows.seeds.append({"m": method.name, "seed": run.seed, "x": x, "y": y})
         finite = np.isfinite(curve.mean) & np.isfinite(curve.x)
-        for stage in runs[0].stages[1:]:
+        for stage in runs[0].stages[1:] if runs else ():
             places = [place_of(run, axis, stage.start) for run in runs]
             known = [place for place in places if place is not None]
-            if len(known) == len(places) and finite.any():
-                x = float(np.mean(known))
+            x = float(np.mean(known)) if known else np.inf
+            # Not past the last number: the curve of a diverged run has ended.
+            if len(known) == len(places) and finite.any() and x <= curve.x[finite][-1]:
                 rows.boundaries.append(
                     {
                         "m": method.name,
@@ -74,6 +76,18 @@ def loss_rows(comparison: Comparison, axis: Axis) -> LossRows:
                     }
                 )
     return rows
+
+
+def _end_start(rows: LossRows) -> float:
+    """Where the second chart starts: two thirds into the shortest method, so that every end is in it.
+
+    A method that is not half as far as the longest is still running, and does not count.
+    """
+    lasts: dict[str, float] = {}
+    for row in (*rows.mean, *rows.seeds):
+        lasts[row["m"]] = max(row["x"], lasts.get(row["m"], 0.0))
+    longest = max(lasts.values(), default=0.0)
+    return END * min((last for last in lasts.values() if last >= longest / 2), default=0.0)
 
 
 def _window(rows: list[Row], start: float) -> list[Row]:
@@ -89,7 +103,7 @@ def _window(rows: list[Row], start: float) -> list[Row]:
 def _clamped(rows: LossRows) -> list[Row]:
     """The mean with a drawn band (``blo``, ``bhi``) that does not blow up the axis.
 
-    With two seeds a 95 % band is 13 standard errors wide; it is drawn as far as half the range of the curves
+    With two seeds a 95% band is 13 standard errors wide; it is drawn as far as half the range of the curves
     beyond them. The numbers in the tooltip are the real ones.
     """
     values = [row["y"] for row in (*rows.seeds, *rows.mean) if row["y"] is not None]
@@ -119,7 +133,7 @@ def loss_chart(
     With ``static`` it has a legend, and nothing that only a page can use.
     """
     last = max((row["x"] for row in (*rows.mean, *rows.seeds)), default=0.0) or 1.0
-    start = last * END if end else 0.0
+    start = _end_start(rows) if end else 0.0
     if end:
         rows = LossRows(
             mean=_window(rows.mean, start),
@@ -149,14 +163,14 @@ def _curves(rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, static: bool) 
     """The band, the single seeds (faint) and the mean."""
     mean = chart_of(_clamped(rows), static)
     seeds = chart_of(rows.seeds, static)
-    tint = colour(palette, static)
+    tint, crowded = colour(palette, static), len(palette.names) > CROWD
     low = alt.Y("blo:Q", title=None, scale=y["scale"])
     layers = [mean.mark_line(strokeWidth=2.4, clip=True).encode(x, y, color=tint, strokeDash=dash(palette))]
     if rows.seeds:
-        faint = seeds.mark_line(opacity=0.35, strokeWidth=1, clip=True)
+        faint = seeds.mark_line(opacity=0.18 if crowded else 0.35, strokeWidth=1, clip=True)
         layers.insert(0, faint.encode(x, y, color=tint, detail="seed:N"))
     if any(row["lo"] is not None for row in rows.mean):
-        band = mean.mark_area(opacity=0.16, clip=True)
+        band = mean.mark_area(opacity=0.06 if crowded else 0.16, clip=True)
         layers.insert(0, band.encode(x, low, alt.Y2("bhi:Q"), color=tint))
     return layers
 
@@ -177,7 +191,8 @@ def _boundaries(rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, axis: Axis
     marks = chart_of(rows.boundaries, static).mark_point(
         style="outlined", shape="diamond", size=110, filled=True, opacity=1, clip=True
     )
-    return marks.encode(x, y, color=colour(palette, False), tooltip=tooltip)
+    marked: alt.Chart = marks.encode(x, y, color=colour(palette, False), tooltip=tooltip)
+    return marked
 
 
 def _nearest(rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, axis: Axis) -> alt.Chart:
@@ -186,12 +201,13 @@ def _nearest(rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, axis: Axis) -
     tooltip = [
         alt.Tooltip("m:N", title="Method"),
         alt.Tooltip("y:Q", title="Validation loss", format=".4f"),
-        alt.Tooltip("lo:Q", title="95 % from", format=".4f"),
-        alt.Tooltip("hi:Q", title="95 % to", format=".4f"),
+        alt.Tooltip("lo:Q", title="95% from", format=".4f"),
+        alt.Tooltip("hi:Q", title="95% to", format=".4f"),
         alt.Tooltip("n:Q", title="Seeds"),
         *_where(axis),
     ]
     visible = alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
     dots = chart_of(rows.mean, static=False).mark_point(style="outlined", size=90, filled=True, clip=True)
     dots = dots.encode(x, y, color=colour(palette, False), opacity=visible, tooltip=tooltip)
-    return dots.add_params(near)
+    pointed: alt.Chart = dots.add_params(near)
+    return pointed

@@ -6,7 +6,7 @@ import altair as alt
 
 from raptr.report.comparison import Comparison, Method
 from raptr.report.figures.common import Row, data, layered, rounded
-from raptr.report.paths import path_map
+from raptr.report.paths import PathMap, path_map
 from raptr.report.read import Run
 
 TICK_EVERY = ((12, 1), (26, 2), (52, 4), (100, 8))
@@ -44,10 +44,7 @@ def _panel(method: Method, run: Run, stack: int, longest: int) -> Panel:
         stack=name if len(run.stacks) > 1 else None,
         layers=layers,
         steps=longest,
-        rows=[
-            {"a": int(start), "b": int(stop), "v": [rounded(share, 3) for share in shares]}
-            for start, stop, shares in zip(found.start, found.stop, found.share, strict=True)
-        ],
+        rows=_merged(found),
         stages=[
             {
                 "a": stage.start,
@@ -59,6 +56,18 @@ def _panel(method: Method, run: Run, stack: int, longest: int) -> Panel:
             for stage in run.stages
         ],
     )
+
+
+def _merged(found: PathMap) -> list[Row]:
+    """The columns as rows; neighbours that look the same are one, which is most of a full-model stage."""
+    rows: list[Row] = []
+    for start, stop, shares in zip(found.start, found.stop, found.share, strict=True):
+        value = [rounded(share, 3) for share in shares]
+        if rows and rows[-1]["b"] == start and rows[-1]["v"] == value:
+            rows[-1]["b"] = int(stop)
+        else:
+            rows.append({"a": int(start), "b": int(stop), "v": value})
+    return rows
 
 
 def _stage_label(size: int, warmup: bool, stages: int) -> str:
@@ -89,10 +98,17 @@ def panel_chart(
         scale=alt.Scale(domain=order, paddingInner=gap / row, paddingOuter=0),
         axis=alt.Axis(values=list(range(0, panel.layers, every)), ticks=False, grid=False),
     )
+    reached = panel.rows[-1]["b"] if panel.rows else 0
     share = alt.Color(
         "v:Q",
         scale=alt.Scale(domain=[0, 1]),
-        legend=alt.Legend(title="Share of steps in which the layer was trained", format=".0%", orient="top")
+        legend=alt.Legend(
+            title="Share of steps in which the layer was trained",
+            format=".0%",
+            orient="top",
+            titleLimit=400,
+            values=[0, 0.5, 1],
+        )
         if static
         else None,
     )
@@ -100,9 +116,9 @@ def panel_chart(
         alt.Chart(data(panel.rows))
         .transform_calculate(layer=f"sequence(0, {panel.layers})")
         .transform_flatten(["v", "layer"])
-        # Half a column of overlap: the next one is drawn over it, and no hairlines show between them.
+        # A little overlap: the next column is drawn over it, and no hairlines show between them.
         .transform_calculate(
-            e=f"min({panel.steps}, datum.b + (datum.b - datum.a) / 2)",
+            e=f"min({reached}, datum.b + {reached / 400})",
             range="datum.b - datum.a > 1 ? (datum.a + 1) + ' to ' + datum.b : '' + datum.b",
         )
         .mark_rect(clip=True)

@@ -1,0 +1,16 @@
+"""Fixtures that several rooms share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tokens are made once, for all workers: the store is written whole or not at all."""
+    return tmp_path_factory.getbasetemp().parent / "raptr-token-cache"

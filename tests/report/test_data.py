@@ -1,0 +1,182 @@
+"""What the figures draw, against counts and formulas written out by hand."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raptr.report import theme, units
+from raptr.report.comparison import read_folder
+from raptr.report.curves import axis_of, mean_curve, place_of, smooth
+from raptr.report.figures.build import palette_of
+from raptr.report.figures.loss import loss_rows
+from raptr.report.figures.paths import panels_of
+from raptr.report.paths import path_map
+from raptr.report.read import read_run
+from report.synthetic import write_comparison, write_run
+
+
+def counted(folder: Path, width: int) -> dict[int, list[float]]:
+    """The path map once more, from the file with plain loops."""
+    trained: dict[int, list[float]] = {}
+    steps: dict[int, int] = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if record["kind"] == "train":
+            column = (record["step"] - 1) // width * width
+            steps[column] = steps.get(column, 0) + 1
+            row = trained.setdefault(column, [0.0] * 12)
+            for layer in record["layers"][0]:
+                row[layer] += 1
+    return {column: [value / steps[column] for value in row] for column, row in trained.items()}
+
+
+@pytest.mark.parametrize(("columns", "width"), [(240, 1), (50, 3), (10, 14)])
+def test_path_map_is_what_the_metrics_say(tmp_path: Path, columns: int, width: int) -> None:
+    folder = write_run(tmp_path / "run", steps=133)
+    run = read_run(folder)
+    found = path_map(run.train.step, run.train.kept[0], run.steps, columns)
+    expected = counted(folder, width)
+    assert len(found.start) <= columns
+    assert found.start.tolist() == sorted(expected)
+    assert found.stop.tolist() == [min(start + width, 133) for start in sorted(expected)]
+    np.testing.assert_allclose(found.share, [expected[start] for start in sorted(expected)])
+
+
+def test_path_map_comparison_notices_one_changed_step(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", steps=133)
+    run = read_run(folder)
+    kept = run.train.kept[0].copy()
+    kept[60, 4] = ~kept[60, 4]
+    found = path_map(run.train.step, kept, run.steps, 50)
+    expected = counted(folder, 3)
+    wrong = [s for s, share in zip(found.start.tolist(), found.share, strict=True) if list(share) != expected[s]]
+    assert wrong == [60]
+
+
+def test_path_map_typed_by_hand() -> None:
+    kept = np.array([[1, 0], [1, 1], [1, 0], [1, 0], [0, 1]], dtype=bool)
+    found = path_map(np.array([1, 2, 3, 4, 5]), kept, steps=8, columns=4)
+    assert found.start.tolist() == [0, 2, 4]
+    assert found.stop.tolist() == [2, 4, 6]
+    assert found.share.tolist() == [[1, 0.5], [1, 0], [0, 1]]
+    sparse = path_map(np.array([10, 20, 30]), kept[:3], steps=30, columns=240)
+    assert (sparse.start.tolist(), sparse.stop.tolist()) == ([0, 10, 20], [10, 20, 30])
+    assert path_map(np.array([], dtype=np.int64), kept[:0], steps=8).share.shape == (0, 2)
+
+
+def test_merged_panel_columns_cover_the_same_steps(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", steps=133)
+    (panel,) = panels_of(read_folder(folder))
+    expected = counted(folder, 1)
+    assert len(panel.rows) < 133  # the last stage is one colour
+    for row in panel.rows:
+        for step in range(row["a"], row["b"]):
+            assert row["v"] == expected[step]
+    assert [row["k"] for row in panel.stages] == ["6 layers", "8 layers", "10 layers", "12 layers"]
+
+
+def test_band_is_the_t_interval(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path / "c")
+    method = read_folder(folder).methods[1]
+    axis = axis_of("total_flops", method.runs)
+    curve = mean_curve(method.runs, axis)
+    losses = [run.evals.columns["eval_loss"][-1] for run in method.runs]
+    mean = sum(losses) / 3
+    deviation = math.sqrt(sum((loss - mean) ** 2 for loss in losses) / 2)
+    half = 4.302653 * deviation / math.sqrt(3)  # t(0.975, 2)
+    assert (curve.mean[-1], curve.low[-1], curve.high[-1]) == pytest.approx((mean, mean - half, mean + half))
+    assert curve.x[-1] * axis.factor == pytest.approx(method.runs[0].train.columns["total_flops"][-1])
+    assert axis.title == "Total training compute (TFLOP)"
+
+
+def test_a_mean_is_drawn_only_where_every_seed_has_a_number(tmp_path: Path) -> None:
+    runs = tuple(
+        read_run(write_run(tmp_path / str(seed), steps=60, seed=seed, nan_from=45 if seed else None))
+        for seed in range(2)
+    )
+    curve = mean_curve(runs, axis_of("tokens", runs))
+    assert curve.step.tolist() == [0, 15, 30, 45, 60]
+    assert np.isfinite(curve.mean).tolist() == [True, True, True, False, False]
+
+
+def test_boundaries_are_where_the_stages_begin(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", steps=120)
+    run = read_run(folder)
+    axis = axis_of("tokens", (run,))
+    assert [place_of(run, axis, stage.start) for stage in run.stages] == [
+        pytest.approx(step * 4096 / axis.factor) for step in (0, 30, 60, 90)
+    ]
+    assert place_of(run, axis, 121) is None
+    rows = loss_rows(read_folder(folder), axis)
+    assert [row["k"] for row in rows.boundaries] == ["8", "10", "12"]
+
+
+def test_smoothing_keeps_constants_and_gaps() -> None:
+    values = np.full(400, 2.5)
+    values[300:] = np.nan
+    found = smooth(values)
+    np.testing.assert_allclose(found[:300], 2.5)
+    assert np.isnan(found[300:]).all()
+    ramp = np.arange(400.0)
+    np.testing.assert_allclose(smooth(ramp)[20:-20], ramp[20:-20])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (units.quantity(1.234e15, "FLOP"), "1.23 PFLOP"),
+        (units.quantity(4_600_000), "4.60 M"),
+        (units.quantity(999), "999"),
+        (units.quantity(None), "–"),
+        (units.quantity(12_345), "12.3 k"),
+        (units.duration(74.4), "74 s"),
+        (units.duration(744), "12.4 min"),
+        (units.duration(36000), "10.00 h"),
+        (units.count(12345.0), "12,345"),
+        (units.decimal(-0.03123, signed=True), "−0.0312"),
+        (units.decimal(float("nan")), "–"),
+        (units.interval((-0.1, 0.25), signed=True), "−0.1000 to +0.2500"),
+    ],
+)
+def test_units(text: str, expected: str) -> None:
+    assert text == expected
+
+
+def luminance(colour: str) -> float:
+    """WCAG relative luminance."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG contrast ratio."""
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("colour", [theme.BASELINE, *theme.PALETTE])
+def test_method_colours_show_on_light_and_dark(colour: str) -> None:
+    assert contrast(colour, theme.LIGHT["ground"]) >= 3
+    assert contrast(colour, theme.DARK["ground"]) >= 3
+
+
+def test_every_method_has_its_own_colour_and_dash() -> None:
+    pairs = list(zip(theme.colours(15, 0), theme.dashes(15, 0), strict=True))
+    assert len({(colour, tuple(dash)) for colour, dash in pairs}) == 15
+    assert pairs[0] == (theme.BASELINE, (1, 0))
+
+
+def test_the_baseline_is_grey_wherever_the_summary_has_it(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path / "c", seeds=1)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["methods"] = dict(reversed(summary["methods"].items()))
+    (folder / "summary.json").write_text(json.dumps(summary))
+    palette = palette_of(read_folder(folder))
+    assert dict(zip(palette.names, palette.colours, strict=True)) == {
+        "Full": theme.BASELINE,
+        "RaPTr 6-8-10-12": theme.PALETTE[0],
+    }
