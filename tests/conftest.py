@@ -7,6 +7,7 @@ import pytest
 import torch
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for the network; read when transformers is imported
 torch.set_num_threads(1)
 
 

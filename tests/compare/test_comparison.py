@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from raptr.compare import compare, steps_of
 from raptr.compare.statistics import mean, t_interval
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.train.task import prepare_task
-from rich.console import Console
 from runs import contents, metrics, tiny
 
 
@@ -48,9 +49,8 @@ def test_summary_has_the_promised_fields(finished: Any) -> None:
 
 def test_summary_is_what_the_runs_measured(finished: Any) -> None:
     folder, summary = finished
-    last = {
-        method: [metrics(folder / f"{method}-seed{seed}", "eval")[-1] for seed in (0, 1)] for method in ("full", "raptr")
-    }
+    methods = ("full", "raptr")
+    last = {method: [metrics(folder / f"{method}-seed{seed}", "eval")[-1] for seed in (0, 1)] for method in methods}
     for method, lines in last.items():
         losses = [line["eval_loss"] for line in lines]
         entry = summary["methods"][method]

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from raptr.compare.statistics import mean, t_interval, verdict
 from scipy import stats
+
+from raptr.compare.statistics import mean, t_interval, verdict
 
 
 def test_interval_equals_the_textbook_and_scipy() -> None:

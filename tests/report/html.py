@@ -10,53 +10,10 @@ from raptr.report.figures.paths import panels_of
 from raptr.report.page import render
 
 LOADING = {"src", "srcset", "data", "poster", "background", "action", "formaction", "xlink:href"}
-KNOWN = {
-    *[
-        "html",
-        "head",
-        "meta",
-        "title",
-        "style",
-        "body",
-        "main",
-        "header",
-        "section",
-        "h1",
-        "h2",
-        "h3",
-        "p",
-        "noscript",
-        "code",
-        "svg",
-        "line",
-        "table",
-        "thead",
-        "tbody",
-    ],
-    *[
-        "tr",
-        "th",
-        "td",
-        "button",
-        "span",
-        "div",
-        "figure",
-        "figcaption",
-        "label",
-        "input",
-        "i",
-        "ul",
-        "li",
-        "strong",
-        "a",
-        "br",
-        "dl",
-        "dt",
-        "dd",
-        "details",
-    ],
-    *["summary", "pre", "script"],
-}
+ELEMENTS = """
+html head meta title style body main header section h1 h2 h3 p noscript code svg line table thead tbody tr th td
+button span div figure figcaption label input i ul li strong a br dl dt dd details summary pre script
+"""
 
 
 def page_of(folder: Path) -> str:
@@ -119,7 +76,7 @@ def parse(html: str) -> Page:
 def intruders(html: str) -> list[str]:
     """Returns what a page of ours never has: other elements, handlers, whatever loads something."""
     page = parse(html)
-    found = [tag for tag, _ in page.tags if tag not in KNOWN]
+    found = [tag for tag, _ in page.tags if tag not in ELEMENTS.split()]
     for tag, attributes in page.tags:
         for name, value in attributes.items():
             if (

@@ -1,5 +1,6 @@
 """What the figures draw, against counts and formulas written out by hand."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -102,6 +103,22 @@ def test_a_mean_is_drawn_only_where_every_seed_has_a_number(tmp_path: Path) -> N
     assert np.isfinite(curve.mean).tolist() == [True, True, True, False, False]
 
 
+def test_a_diverged_run_has_no_boundaries_after_its_end(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", steps=120, nan_from=75)
+    comparison = read_folder(folder)
+    rows = loss_rows(comparison, axis_of("tokens", comparison.runs))
+    assert [row["s"] for row in rows.boundaries] == [30, 60]
+
+
+def test_a_seed_that_has_measured_nothing_does_not_hide_the_others(tmp_path: Path) -> None:
+    method = {"label": "F", "sizes": (12,), "steps": 40, "done": 20}
+    folder = write_comparison(tmp_path / "c", methods={"full": method}, summary=False)
+    (folder / "full-seed1" / "metrics.jsonl").unlink()
+    comparison = read_folder(folder)
+    rows = loss_rows(comparison, axis_of("tokens", comparison.runs))
+    assert {row["n"] for row in rows.mean} == {2}
+
+
 def test_boundaries_are_where_the_stages_begin(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", steps=120)
     run = read_run(folder)
@@ -145,11 +162,15 @@ def test_units(text: str, expected: str) -> None:
     assert text == expected
 
 
+def linear(colour: str) -> np.ndarray:
+    """The linear RGB of an sRGB colour."""
+    parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+
+
 def luminance(colour: str) -> float:
     """WCAG relative luminance."""
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return float(linear(colour) @ [0.2126, 0.7152, 0.0722])
 
 
 def contrast(one: str, other: str) -> float:
@@ -162,6 +183,41 @@ def contrast(one: str, other: str) -> float:
 def test_method_colours_show_on_light_and_dark(colour: str) -> None:
     assert contrast(colour, theme.LIGHT["ground"]) >= 3
     assert contrast(colour, theme.DARK["ground"]) >= 3
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1: how a colour-blind reader sees linear RGB.
+SIGHT = {
+    "ordinary": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def oklab(rgb: np.ndarray) -> np.ndarray:
+    """Ottosson's OKLab of linear RGB."""
+    cones = [[0.41222147, 0.53633254, 0.05144599], [0.2119035, 0.68069955, 0.10739696]]
+    cones.append([0.08830246, 0.28171884, 0.6299787])
+    lab = [[0.21045426, 0.79361779, -0.00407205], [1.9779985, -2.42859221, 0.45059371]]
+    lab.append([0.02590404, 0.78277177, -0.80867577])
+    return np.array(lab) @ np.cbrt(np.array(cones) @ np.clip(rgb, 0, 1))
+
+
+def nearest_pair(colours: list[str], sight: str) -> float:
+    """The OKLab distance of the two colours that are hardest to tell apart."""
+    seen = [oklab(np.array(SIGHT[sight]) @ linear(colour)) for colour in colours]
+    return min(float(np.linalg.norm(one - other)) for one, other in itertools.combinations(seen, 2))
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_method_colours_are_apart_for_every_reader(sight: str) -> None:
+    assert nearest_pair([theme.BASELINE, *theme.PALETTE], sight) > 0.05
+
+
+def test_the_search_for_similar_colours_finds_some() -> None:
+    pair = ["#d95f02", "#b08a00"]
+    assert nearest_pair(pair, "ordinary") > 0.1
+    assert nearest_pair(pair, "deutan") < 0.03
 
 
 def test_every_method_has_its_own_colour_and_dash() -> None:

@@ -41,7 +41,7 @@ class Palette:
         )
 
 
-def rounded(value: object, digits: int = 5) -> float | None:
+def rounded(value: object, digits: int = 7) -> float | None:
     """Returns ``value`` to ``digits`` significant digits; None (a gap) for what is no finite number."""
     number = usable(float(value) if hasattr(value, "__float__") else value)
     return None if number is None else float(f"{number:.{digits}g}")

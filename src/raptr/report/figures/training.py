@@ -51,8 +51,8 @@ def training_rows(comparison: Comparison, quantity: Quantity) -> list[Row]:
         values = np.where(np.isfinite(train.columns[quantity.column]), train.columns[quantity.column], np.nan)
         lines = smooth(values) if quantity.raw else values
         for step, line, value in zip(*_binned(train.step.astype(np.float64), lines, values), strict=True):
-            row = {"m": method.name, "x": rounded(step, 7), "y": rounded(line)}
-            rows.append({**row, "r": rounded(value)} if quantity.raw else row)
+            row = {"m": method.name, "x": rounded(step), "y": rounded(line, 5)}
+            rows.append({**row, "r": rounded(value, 5)} if quantity.raw else row)
     return rows
 
 

@@ -1,0 +1,231 @@
+"""The command line, as a user meets it: what it prints, and how it refuses bad input."""
+
+import gzip
+import json
+import lzma
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raptr import cli
+from runs import TINY, contents
+
+
+def command(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+    """Run `raptr` in this process: its exit code and everything it printed."""
+    monkeypatch.setattr(sys, "argv", ["raptr", *arguments])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    printed = capsys.readouterr()
+    return code, printed.out + printed.err
+
+
+@pytest.fixture
+def raptr_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+) -> Any:
+    """`raptr` in an empty folder, with the shared cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAPTR_CACHE", str(cache))
+
+    def call(*arguments: str) -> tuple[int, str]:
+        return command(*arguments, capsys=capsys, monkeypatch=monkeypatch)
+
+    return call
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The tiny run, as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+def test_plan_without_a_model(raptr_command: Any) -> None:
+    code, printed = raptr_command("plan", "--layers", "12", "--schedule", "6-8-10-12")
+    assert code == 0
+    assert "75.0% of full training, 1.333x fewer" in printed
+    assert [line.split()[-1] for line in printed.splitlines() if line.strip()[:1].isdigit()] == [
+        "50.0%",
+        "66.7%",
+        "83.3%",
+        "100.0%",
+    ]
+    assert (
+        "1.200x" in raptr_command("plan", "--layers", "24", "--schedule", "12-16-20-24", "--lengths", "proportional")[1]
+    )
+
+
+def test_plan_options_reach_the_schedule(raptr_command: Any) -> None:
+    base = ("plan", "--layers", "12", "--steps", "1000")
+    assert "1 to 999" not in raptr_command(*base)[1]
+    printed = raptr_command(*base, "--warmup", "10%", "--lengths", "10%-20%-30%-40%")[1]
+    for span in ("0 to 99", "100 to 189", "190 to 369", "370 to 639", "640 to 999"):
+        assert span in printed
+    assert "0 to 699" in raptr_command(*base, "--lengths", "700-100-100-100")[1]
+    assert raptr_command(*base, "--fixed", "0,1,2,3,4,5,6")[0] == 2, "six layers cannot hold seven fixed ones"
+    assert raptr_command(*base, "--fixed", "")[0] == 0
+
+
+def test_plan_of_a_config_knows_total_flops_and_trains_nothing(raptr_command: Any, tmp_path: Path) -> None:
+    code, printed = raptr_command("plan", "demo")
+    assert code == 0
+    assert "total FLOPs of full" in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_describes(raptr_command: Any, config: Path) -> None:
+    code, printed = raptr_command("data", str(config))
+    assert code == 0
+    for word in ("builtin:python", "content hash", "training sequences", "320"):
+        assert word in printed
+
+
+def test_train_writes_model_and_report(raptr_command: Any, config: Path, tmp_path: Path) -> None:
+    code, printed = raptr_command("train", str(config), "training.max_steps=4")
+    assert code == 0
+    assert "validation loss of the full model" in printed
+    folder = tmp_path / "runs" / "tiny-raptr-seed0"
+    assert (folder / "model" / "model.safetensors").exists()
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_compare_prints_the_table_and_writes_the_report(raptr_command: Any, config: Path, tmp_path: Path) -> None:
+    arguments = ("compare", str(config), "--seeds", "2", "--methods", "full,raptr", "--budget", "flops")
+    code, printed = raptr_command(*arguments)
+    assert code == 0
+    summary = json.loads((tmp_path / "runs" / "tiny" / "summary.json").read_text())
+    for name, entry in summary["methods"].items():
+        assert f"{entry['mean']:.3f}" in printed, name
+        assert entry["verdict"] in " ".join(printed.split())
+    assert "report: runs/tiny/report.html" in printed
+    assert json.loads((tmp_path / "runs/tiny/raptr-seed1/run.json").read_text())["command"].startswith("raptr compare")
+    assert raptr_command("report", "runs/tiny")[0] == 0
+
+
+def text_files(folder: Path) -> dict[str, Path]:
+    """Sources that cannot be read, by what is wrong with them."""
+    paths = {name: folder / name for name in ("empty.txt", "broken.jsonl", "cut.txt.xz", "cut.txt.gz", "latin.txt")}
+    paths["empty.txt"].write_text("")
+    paths["broken.jsonl"].write_text('{"text": "fine"}\n{"text": \n')
+    whole = ("some text " * 5000).encode()
+    paths["cut.txt.xz"].write_bytes(lzma.compress(whole)[:-20])
+    paths["cut.txt.gz"].write_bytes(gzip.compress(whole)[:-20])
+    paths["latin.txt"].write_bytes("caf\xe9".encode("latin-1"))
+    paths["field.jsonl"] = folder / "field.jsonl"
+    paths["field.jsonl"].write_text('{"body": "no text here"}\n')
+    paths["short.txt"] = folder / "short.txt"
+    paths["short.txt"].write_text("Too short for many sequences, and for a validation part of it.\n" * 3)
+    paths["nothing"] = folder / "nothing"
+    paths["nothing"].mkdir()
+    paths["picture.png"] = folder / "picture.png"
+    paths["picture.png"].write_bytes(b"\x89PNG")
+    return paths
+
+
+BAD = [
+    # what the user gives, and what the message must say: what was given, what is expected
+    (["train", "nowhere.yaml"], ["nowhere.yaml"]),
+    (["train", "no-such-preset"], ["no-such-preset", "demo"]),
+    (["train", "tiny.yaml", "modle.architecture=bert"], ["modle", "model"]),
+    (["train", "tiny.yaml", "model.architectur=bert"], ["model.architectur", "architecture"]),
+    (["train", "tiny.yaml", "training.max_step=3"], ["max_step", "max_steps"]),
+    (["train", "tiny.yaml", "training.max_steps=many"], ["max_steps", "many"]),
+    (["train", "tiny.yaml", "training.max_steps=0"], ["max_steps", "at least 1"]),
+    (["train", "tiny.yaml", "training"], ["key=value"]),
+    (["train", "tiny.yaml", "methods.raptr.schedule=2-5"], ["2-5", "5 layers", "has 4"]),
+    (["train", "tiny.yaml", "methods.raptr.schedule=2-x-4"], ["2-x-4", "6-8-10-12"]),
+    (["train", "tiny.yaml", "methods.raptr.schedule=2-3"], ["2-3", "the last stage trains the whole model"]),
+    (["train", "tiny.yaml", "training.max_steps=2"], ["2-3-4", "at least 1"]),
+    (["train", "tiny.yaml", "methods.raptr.fixed=[0, 7]"], ["fixed layer 7", "0 to 3"]),
+    (["train", "tiny.yaml", "data.source=nowhere"], ["nowhere"]),
+    (["train", "tiny.yaml", "data.source=bad/empty.txt"], ["empty.txt"]),
+    (["train", "tiny.yaml", "data.source=bad/nothing"], ["nothing", ".txt"]),
+    (["train", "tiny.yaml", "data.source=bad/picture.png"], ["picture.png", ".txt"]),
+    (["train", "tiny.yaml", "data.source=bad/broken.jsonl"], ["broken.jsonl", "line 2"]),
+    (["train", "tiny.yaml", "data.source=bad/field.jsonl"], ["field.jsonl", "body"]),
+    (["train", "tiny.yaml", "data.source=bad/cut.txt.xz"], ["cut.txt.xz"]),
+    (["train", "tiny.yaml", "data.source=bad/cut.txt.gz"], ["cut.txt.gz"]),
+    (["train", "tiny.yaml", "data.source=bad/latin.txt"], ["latin.txt"]),
+    (["train", "tiny.yaml", "data.source=bad/short.txt", "data.tokenizer=260", "data.sequence_length=4096"], ["4096"]),
+    (["train", "tiny.yaml", "model.config.vocab_size=100"], ["100", "320"]),
+    (["train", "tiny.yaml", "data.tokenizer=nowhere"], ["nowhere"]),
+    (["train", "unsafe.yaml"], ["unsafe.yaml", "YAML"]),
+    (["train", "list.yaml"], ["list.yaml", "list"]),
+    (["compare", "tiny.yaml", "--methods", "full,stacking"], ["stacking", "full", "raptr"]),
+    (["compare", "tiny.yaml", "--seeds", "0"], ["0", "at least 1"]),
+    (["compare", "tiny.yaml", "--budget", "money"], ["money", "flops"]),
+    (["plan", "--layers", "12", "--schedule", "6-8-10-14"], ["14", "12"]),
+    (["plan", "--layers", "12", "--steps", "3"], ["3", "at least 1"]),
+    (["plan", "--layers", "12", "--lengths", "weird"], ["weird", "equal"]),
+    (["plan", "--layers", "12", "--warmup", "soon"], ["soon"]),
+    (["plan", "--layers", "12", "--fixed", "first"], ["first"]),
+    (["plan", "--layers", "0"], ["0 layers"]),
+    (["plan", "tiny.yaml", "--layers", "12"], ["--layers", "tiny.yaml"]),
+    (["report", "nowhere"], ["nowhere"]),
+    (["report", "bad"], ["bad"]),
+    (["train", "tiny.yaml", "--output", "taken"], ["taken", "not a run"]),
+    (["report", "--colour"], ["--colour"]),
+    (["dance"], ["dance"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD, ids=[" ".join(given) for given, _ in BAD])
+def test_bad_input_ends_with_code_2_one_message_and_nothing_changed(
+    arguments: list[str], said: list[str], raptr_command: Any, config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad").mkdir()
+    text_files(tmp_path / "bad")
+    (tmp_path / "unsafe.yaml").write_text("name: !!python/object/apply:os.mkdir [hacked]\n")
+    (tmp_path / "list.yaml").write_text("- name\n")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.txt").write_text("precious")
+    before = contents(tmp_path)
+    code, printed = raptr_command(*arguments)
+    assert code == 2, printed
+    assert "Traceback" not in printed
+    for words in said:
+        assert words in printed, printed
+    assert contents(tmp_path) == before
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_run_of_another_config_is_refused_and_left_alone(raptr_command: Any, config: Path, tmp_path: Path) -> None:
+    assert raptr_command("train", str(config), "training.max_steps=4")[0] == 0
+    before = contents(tmp_path)
+    code, printed = raptr_command("train", str(config), "training.max_steps=5")
+    assert code == 2
+    assert "max_steps: 4" in printed
+    assert "max_steps: 5" in printed
+    assert contents(tmp_path) == before
+
+
+def test_real_command_exits_with_2_and_without_a_traceback(tmp_path: Path) -> None:
+    """Once as a real process: what the tests above call in this one is what a shell gets."""
+    done = subprocess.run(
+        [sys.executable, "-m", "raptr", "plan", "--layers", "12", "--schedule", "6-8-10-13"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("raptr: schedule 6-8-10-13 asks for 13 layers")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_defect_is_not_dressed_up_as_a_users_mistake(raptr_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("raptr.terminal.show_plan", broken)
+    with pytest.raises(ValueError, match="a defect"):
+        raptr_command("plan", "--layers", "12")

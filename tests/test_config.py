@@ -1,0 +1,664 @@
+"""Configs: presets, overrides, and every wrong file refused with one message."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from raptr.config import RunConfig, dump, load, parse, presets
+from raptr.errors import RaptrError
+from raptr.plan import METHODS, Full, ModelShape, RaPTr, Schedule
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a config file and returns its path."""
+
+    def _write(text: str | bytes, name: str = "run.yaml") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
+        return path
+
+    return _write
+
+
+def refusal(source: str | Path, overrides: Sequence[str] = ()) -> str:
+    """The message with which a config is refused."""
+    with pytest.raises(RaptrError) as caught:
+        load(source, overrides).build_method()
+    return str(caught.value)
+
+
+# Presets
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_load_and_their_methods_fit_their_model(name: str) -> None:
+    config = load(name)
+    assert config.name == name
+    layers = config.model.config["num_hidden_layers"]
+    for label in {config.method, *config.methods, "full"}:
+        plan = config.build_method(label).plan(ModelShape.of(layers=layers), config.training["max_steps"])
+        assert plan.stages[-1].sizes == (layers,)
+
+
+def test_the_demo_is_what_it_says() -> None:
+    config = load("demo")
+    assert "demo" in presets()
+    assert config.build_method() == RaPTr("6-8-10-12", fixed=(0, -1), sampler="fixed", seed=0)
+    assert config.build_method("full") == Full()
+    assert config.training["learning_rate"] == 0.003
+    assert config.data.max_bytes == 12_000_000
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    message = refusal("dmeo")
+    assert "'dmeo'" in message
+    assert "neither a file nor a preset" in message
+    for name in presets():
+        assert name in message
+
+
+# Overrides
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("1E-3", 0.001),
+        ("1.5e-3", 0.0015),
+        (".5e2", 50.0),
+        ("-2e4", -20000.0),
+        ("0.001", 0.001),
+        ("100", 100),
+        ("1_000", 1000),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("linear", "linear"),
+        ("'1e-3'", "1e-3"),
+        ("e-3", "e-3"),
+        ("[1, 2e-1, x]", [1, 0.2, "x"]),
+        ("{a: 1e-3}", {"a": 0.001}),
+        ("a=b", "a=b"),
+        ("runs/x-1e3", "runs/x-1e3"),
+    ],
+)
+def test_override_values_are_yaml_in_which_1e_3_is_a_number(text: str, value: Any) -> None:
+    found = load("demo", [f"training.some_key={text}"]).training["some_key"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_overrides_reach_every_section_and_leave_the_rest() -> None:
+    plain = load("demo")
+    config = load(
+        "demo",
+        [
+            "name=other",
+            "seed=7",
+            "data.sequence_length=64",
+            "training.learning_rate=1e-3",
+            "training.new.nested.key=[1, 2]",
+            "methods.raptr.fixed=[0]",
+            "methods.raptr.warmup=0.1",
+            "methods.control.method=raptr",
+            "methods.control.schedule=12",
+            "evaluation.every=50",
+            "seed=8",
+        ],
+    )
+    assert (config.name, config.seed, config.data.sequence_length) == ("other", 8, 64)
+    assert config.training == {**plain.training, "learning_rate": 0.001, "new": {"nested": {"key": [1, 2]}}}
+    assert config.build_method() == RaPTr(Schedule.parse("6-8-10-12", warmup=0.1), fixed=(0,), seed=8)
+    assert config.build_method("control", seed=2) == RaPTr("12", seed=2)
+    assert config.model == plain.model
+    assert config.evaluation.every == 50
+    assert load("demo") == plain
+
+
+def test_an_override_does_not_leak_through_an_alias(write: Write) -> None:
+    path = write("name: x\nmethods:\n  a: &a {method: raptr, schedule: 6-12}\n  b: *a\n")
+    try:
+        config = load(path, ["methods.a.warmup=5"])
+    except RaptrError:  # refusing aliases is as good
+        return
+    assert (config.methods["a"].warmup, config.methods["b"].warmup) == (5, 0)
+
+
+@pytest.mark.parametrize("override", ["abc", "=3", "", "a..b=3", ".a=3", "a.=3", "--seed 3"])
+def test_what_is_not_key_value_is_refused(override: str) -> None:
+    message = refusal("demo", [override])
+    assert repr(override) in message
+    assert "key=value" in message
+
+
+def test_an_override_into_a_value_is_refused() -> None:
+    assert "'name.first=3': name is a value" in refusal("demo", ["name.first=3"])
+    assert "methods.raptr.schedule is a value" in refusal("demo", ["methods.raptr.schedule.x.y=3"])
+
+
+def test_an_override_fills_an_empty_section(write: Write) -> None:
+    path = write("name: x\ntraining:\n")
+    assert load(path, ["training.max_steps=3"]).training == {"max_steps": 3}
+
+
+def test_overrides_fill_an_empty_file_or_say_that_it_is_empty(write: Write) -> None:
+    path = write("")
+    try:
+        assert load(path, ["name=x"]).name == "x"
+    except RaptrError as error:
+        assert "empty" in str(error)  # noqa: PT017
+
+
+# Unknown keys
+
+UNKNOWN = [
+    ("nmae: x", "nmae", "'name'"),
+    ("name: x\ntrainning: {}", "trainning", "'training'"),
+    ("name: x\nmodel: {architectur: llama}", "model.architectur", "'architecture'"),
+    ("name: x\ndata: {sequence_len: 5}", "data.sequence_len", "'sequence_length'"),
+    ("name: x\nobjective: {nam: causal}", "objective.nam", "'name'"),
+    ("name: x\nevaluation: {evry: 5}", "evaluation.evry", "'every'"),
+    ("name: x\nmethods: {raptr: {shedule: 6-12}}", "methods.raptr.shedule", "'schedule'"),
+    ("name: x\nmethods: {own: {lenghts: equal}}", "methods.own.lenghts", "'lengths'"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "suggestion"), UNKNOWN, ids=[key for _, key, _ in UNKNOWN])
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(
+    write: Write, text: str, key: str, suggestion: str
+) -> None:
+    message = refusal(write(text))
+    assert f"{key}: this key is not known; did you mean {suggestion}" in message
+    assert "run.yaml" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "candidates"),
+    [
+        ("name: x\nzzz: 1", "zzz", ["data", "evaluation", "method", "methods", "model", "objective", "training"]),
+        ("name: x\nmodel: {zzz: 1}", "model.zzz", ["architecture", "config"]),
+        ("name: x\nmethods: {raptr: {zzz: 1}}", "methods.raptr.zzz", ["schedule", "lengths", "warmup", "fixed"]),
+    ],
+)
+def test_an_unknown_key_that_is_near_nothing_is_refused_with_all_known_ones(
+    write: Write, text: str, key: str, candidates: list[str]
+) -> None:
+    message = refusal(write(text))
+    assert f"{key}: this key is not known" in message
+    for name in candidates:
+        assert name in message
+
+
+def test_every_problem_is_named_at_once(write: Write) -> None:
+    message = refusal(write("nmae: x\nseed: -1\ndata: {sequence_length: 1}"))
+    for part in ("nmae", "seed", "data.sequence_length", "name: Field required"):
+        assert part in message
+
+
+# Wrong values
+
+WRONG = [
+    ("seed: -1", "seed", "-1"),
+    ("seed: 4294967296", "seed", "4294967296"),
+    ("seed: 1.5", "seed", "1.5"),
+    ("seed: [1]", "seed", "[1]"),
+    ("name: 5", "name", "5"),
+    ("name: ../x", "name", "'../x'"),
+    ("name: .hidden", "name", "'.hidden'"),
+    ("name: ''", "name", "''"),
+    ('name: "x\\n"', "name", "x"),
+    ("name: no", "name", "False"),
+    ("model: llama", "model", "'llama'"),
+    ("model: {config: [1]}", "model.config", "[1]"),
+    ("training: [1]", "training", "[1]"),
+    ("training: {1: 2}", "training.1", "1"),
+    ("methods: [raptr]", "methods", "['raptr']"),
+    ("methods: {raptr: 6-12}", "methods.raptr", "'6-12'"),
+    ("methods: {a/b: {}}", "methods.a/b", "'a/b'"),
+    ("methods: {raptr: {sampler: bernouli}}", "methods.raptr.sampler", "'bernouli'"),
+    ("methods: {raptr: {inactive: thaw}}", "methods.raptr.inactive", "'thaw'"),
+    ("methods: {raptr: {lengths: equall}}", "methods.raptr.lengths", "'equall'"),
+    ("methods: {raptr: {fixed: 0}}", "methods.raptr.fixed", "0"),
+    ("methods: {raptr: {fixed: [0.5]}}", "methods.raptr.fixed", "0.5"),
+    ("methods: {raptr: {schedule: [6, 12]}}", "methods.raptr.schedule", "[6, 12]"),
+    ("methods: {raptr: {schedule: true}}", "schedule", "rue"),
+    ("methods: {raptr: {warmup: often}}", "methods.raptr.warmup", "'often'"),
+    ("methods: {raptr: {schedule: 6-12, warmup: .nan}}", "warmup", "nan"),
+    ("data: {sequence_length: 1}", "data.sequence_length", "1"),
+    ("data: {max_bytes: 0}", "data.max_bytes", "0"),
+    ("data: {validation_share: 1.0}", "data.validation_share", "1.0"),
+    ("data: {validation_share: .nan}", "data.validation_share", "nan"),
+    ("data: {tokenizer: 2.5}", "data.tokenizer", "2.5"),
+    ("data: {tokenizer: -5}", "data.tokenizer", "-5"),
+    ("data: {source: 5}", "data.source", "5"),
+    ("objective: {name: denoising}", "objective.name", "'denoising'"),
+    ("objective: {name: masked, rate: 0}", "objective.rate", "0"),
+    ("objective: {name: causal, rate: 0.2}", "objective", "no effect"),
+    ("evaluation: {every: 0}", "evaluation.every", "0"),
+    ("evaluation: {every: 1.5}", "evaluation.every", "1.5"),
+    ("evaluation: {every: .nan}", "evaluation.every", "nan"),
+    ("evaluation: {sequences: 0}", "evaluation.sequences", "0"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "given_"), WRONG, ids=[text for text, *_ in WRONG])
+def test_a_wrong_value_is_refused_with_its_key_and_what_was_given(
+    write: Write, text: str, key: str, given_: str
+) -> None:
+    message = refusal(write(text if text.startswith("name") else f"name: x\n{text}"))
+    assert key in message
+    assert given_ in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: true",
+        "seed: '3'",
+        "evaluation: {every: true}",
+        "evaluation: {every: '5'}",
+        "data: {tokenizer: true}",
+        "methods: {raptr: {schedule: 6-12, warmup: '0.1'}}",
+        "methods: {raptr: {schedule: 6-12, warmup: true}}",
+        "methods: {raptr: {schedule: 6-12, fixed: ['0']}}",
+    ],
+)
+def test_a_text_or_a_truth_value_is_not_taken_for_a_number(write: Write, text: str) -> None:
+    assert "not valid" in refusal(write(f"name: x\n{text}"))
+
+
+def test_a_name_is_required(write: Write) -> None:
+    assert "name: Field required" in refusal(write("seed: 1"))
+
+
+# Files
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    message = refusal(tmp_path / "none.yaml")
+    assert "none.yaml" in message
+    assert "No such file" in message
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    assert str(tmp_path) in refusal(tmp_path)
+
+
+def test_a_folder_does_not_hide_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load("demo").name == "demo"
+
+
+@pytest.mark.parametrize("source", ["", "a" * 5000, "a" * 5000 + ".yaml", "a\0b", "a\0b.yaml"], ids=lambda s: s[-9:])
+def test_impossible_file_names_are_refused(source: str) -> None:
+    assert refusal(source)
+
+
+def test_a_file_without_a_yaml_ending_is_read(write: Write) -> None:
+    assert load(write("name: x", "config.txt")).name == "x"
+
+
+@pytest.mark.parametrize("content", [b"name: \xff\xfe", "name: x".encode("utf-16")])
+def test_what_is_not_utf_8_is_refused(write: Write, content: bytes) -> None:
+    message = refusal(write(content))
+    assert "run.yaml" in message
+    assert "utf-8" in message
+
+
+@pytest.mark.parametrize(("text", "holds"), [("", ""), ("- a", "list"), ("5", "int"), ("text", "str"), ("~", "")])
+def test_what_is_not_a_mapping_is_refused(write: Write, text: str, holds: str) -> None:
+    message = refusal(write(text))
+    assert "run.yaml" in message
+    assert holds in message
+    assert "'model:'" in message
+
+
+# YAML
+
+UNSAFE = [
+    "name: !!python/object/apply:os.system ['touch {mark}']",
+    "name: x\ntraining: !!python/object/apply:subprocess.check_output [['touch', '{mark}']]",
+    "!!python/object/new:os.system ['touch {mark}']",
+    "name: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{mark}']]",
+    "name: !!python/name:os.system",
+    "name: !!python/tuple [1]",
+    "name: !own x",
+]
+
+
+@pytest.mark.parametrize("text", UNSAFE)
+def test_unsafe_yaml_is_refused_and_not_run(write: Write, tmp_path: Path, text: str) -> None:
+    mark = tmp_path / "mark"
+    message = refusal(write(text.replace("{mark}", str(mark))))
+    assert "not safe, plain YAML" in message
+    assert not mark.exists()
+    override = text.replace("{mark}", str(mark)).splitlines()[-1].partition(": ")[2]
+    if override:
+        assert "not safe, plain YAML" in refusal("demo", [f"training.x={override}"])
+        assert not mark.exists()
+
+
+def test_the_unsafe_text_would_have_run(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    yaml.unsafe_load(UNSAFE[0].replace("{mark}", str(mark)))
+    assert mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("name: x\nseed: 1\nseed: 1", "'seed'"),
+        ("name: x\nmodel: {config: {a: 1, b: 2, a: 3}}", "'a'"),
+        ("name: x\nmethods:\n  raptr: {schedule: 6-12}\n  raptr: {schedule: 8-12}", "'raptr'"),
+    ],
+)
+def test_a_repeated_key_is_refused_with_its_line(write: Write, text: str, key: str) -> None:
+    message = refusal(write(text))
+    assert f"key {key} is given twice" in message
+    assert "line" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: {{ x }}",
+        "? [a]\n: b",
+        "{a: 1}: b",
+        "name: 2020-99-99",
+        "seed: 0b_",
+        "seed: 0x_",
+        "seed: " + "9" * 5000,
+        "seed: !!int abc",
+        "seed: !!float abc",
+        "name: !!bool abc",
+        "name: !!timestamp abc",
+        "name: !!binary abc",
+        "name: *nowhere",
+        "name: [",
+        "name: 'x",
+        "name: x\n---\nname: y",
+        "\x00",
+        "name: x\n\tseed: 1",
+        "a: &a [*a]",
+        "&a {b: *a}",
+        "%YAML 9.9\n---\nname: x: y",
+    ],
+)
+def test_broken_yaml_is_refused(write: Write, text: str) -> None:
+    assert "run.yaml" in refusal(write(text))
+    value = text.partition(": ")[2]
+    with pytest.raises(RaptrError):
+        load(load_source := write("seed: 1"), [f"seed={value}"])
+    assert load_source.exists()
+
+
+def test_a_merge_key_is_merged_or_refused_by_its_name(write: Write) -> None:
+    path = write("name: x\nmethods:\n  a: &a {method: raptr, schedule: 6-12}\n  b: {<<: *a, warmup: 5}\n")
+    try:
+        assert load(path).build_method("b") == RaPTr(Schedule.parse("6-12", warmup=5))
+    except RaptrError as error:
+        assert "merge key" in str(error) or "alias" in str(error)  # noqa: PT017
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+from raptr.config import dump, load
+from raptr.errors import RaptrError
+try:
+    dump(load(sys.argv[1]))
+except RaptrError as error:
+    print("refused", len(str(error)))
+else:
+    print("accepted")
+"""
+
+
+def _limited(path: Path) -> str:
+    """What becomes of a config in a process that may use 10 s and 1 GiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, timeout=60, env=dict(os.environ)
+    )
+    return done.stdout.strip()
+
+
+def _bomb(levels: int) -> list[str]:
+    """Ten aliases a level: 10**levels values in a few hundred bytes."""
+    lines = ["b0: &b0 [x, x, x, x, x, x, x, x, x, x]"]
+    for level in range(1, levels):
+        lines.append(f"b{level}: &b{level} [{', '.join([f'*b{level - 1}'] * 10)}]")
+    return lines
+
+
+@pytest.mark.parametrize("place", ["top", "model", "name", "method"])
+def test_an_alias_bomb_is_refused_in_no_time(write: Write, place: str) -> None:
+    lines = _bomb(12)
+    inner = "\n".join(f"    {line}" for line in lines)
+    text = {
+        "top": "name: x\n" + "\n".join(lines),
+        "model": f"name: x\nmodel:\n  config:\n{inner}",
+        "name": f"model:\n  config:\n{inner}\nname: *b11",
+        "method": f"name: x\nmodel:\n  config:\n{inner}\nmethods: {{raptr: {{fixed: *b11}}}}",
+    }[place]
+    answer = _limited(write(text))
+    assert answer.startswith("refused")
+    assert int(answer.split()[1]) < 20_000
+
+
+@pytest.mark.parametrize(
+    "text", ["name: x\nmodel: {config: {y: " + "[" * 20000, "name: x\nseed: " + "[" * 200 + "]" * 200, "{a: " * 20000]
+)
+def test_deep_nesting_is_refused_in_no_time(write: Write, text: str) -> None:
+    answer = _limited(write(text))
+    assert answer.startswith("refused")
+    assert int(answer.split()[1]) < 20_000
+
+
+def test_the_limited_process_accepts_what_is_right(write: Write) -> None:
+    assert _limited(write("name: x\nobjective: {name: masked}")) == "accepted"
+
+
+def test_a_message_does_not_repeat_a_megabyte(write: Write) -> None:
+    assert len(refusal(write(f"name: x\nseed: [{', '.join(['0'] * 300_000)}]"))) < 20_000
+
+
+# Methods
+
+
+def test_a_method_needs_no_entry_and_an_entry_may_name_its_method(write: Write) -> None:
+    config = load(write("name: x\nmethods: {base: {method: full}, half: {method: raptr, schedule: 50%-100%}}"))
+    assert config.build_method("full") == config.build_method("base") == Full()
+    assert config.build_method("half") == RaPTr("50%-100%", seed=0)
+    assert config.build_method("half", seed=9) == RaPTr("50%-100%", seed=9)
+    assert config.settings("half").method == "raptr"
+
+
+def test_all_settings_of_raptr_arrive(write: Write) -> None:
+    text = (
+        "name: x\nseed: 3\nmethods:\n  raptr: {schedule: 6-8-12, lengths: [0.2, 0.3, 0.5], "
+        "warmup: 0.1, fixed: [0, 1, -1], sampler: bernoulli}"
+    )
+    schedule = Schedule.parse("6-8-12", lengths=(0.2, 0.3, 0.5), warmup=0.1)
+    expected = RaPTr(schedule, fixed=(0, 1, -1), sampler="bernoulli", seed=3)
+    assert load(write(text)).build_method() == expected
+    counts = load(write(text), ["methods.raptr.lengths=[10, 20, 30]", "methods.raptr.warmup=7"]).build_method()
+    assert counts == RaPTr(
+        Schedule.parse("6-8-12", lengths=(10, 20, 30), warmup=7), fixed=(0, 1, -1), sampler="bernoulli", seed=3
+    )
+
+
+def test_an_unknown_method_is_refused_with_the_known_ones(write: Write) -> None:
+    for text in ("method: bert", "method: own\nmethods: {own: {method: full}}"):
+        config = load(write(f"name: x\n{text}"))
+        with pytest.raises(RaptrError) as caught:
+            config.build_method("stacking")
+        assert "'stacking'" in str(caught.value)
+        for name in METHODS:
+            assert name in str(caught.value)
+    assert "'bert'" in refusal(write("name: x\nmethod: bert"))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["schedule: 6-12", "warmup: 0", "lengths: equal", "fixed: [0]", "sampler: fixed", "inactive: zero"],
+)
+def test_settings_without_effect_on_full_training_are_refused(write: Write, setting: str) -> None:
+    key = setting.partition(":")[0]
+    message = refusal(write(f"name: x\nmethod: base\nmethods: {{base: {{method: full, {setting}}}}}"))
+    assert "methods.base" in message
+    assert key in message
+    assert "no effect on full training" in message
+
+
+def test_raptr_without_a_schedule_is_refused(write: Write) -> None:
+    assert "methods.raptr.schedule is missing" in refusal(write("name: x"))
+    assert '"6-8-10-12"' in refusal(write("name: x"))
+
+
+@pytest.mark.parametrize(
+    ("settings_", "given_"),
+    [
+        ("schedule: 6-x", "'6-x'"),
+        ("schedule: 0-12", "size 0"),
+        ("schedule: 6-12, lengths: [1]", "1 stage lengths"),
+        ("schedule: 6-12, lengths: [0.5, 0.6]", "1.1"),
+        ("schedule: 6-12, lengths: []", "0 stage lengths"),
+        ("schedule: 6-12, warmup: -1", "warmup=-1"),
+        ("schedule: 6-12, warmup: 1.0", "warmup=1.0"),
+        ("schedule: 6-12, warmup: .nan", "nan"),
+        ("schedule: 6-12, lengths: [.nan, 0.5]", "nan"),
+    ],
+)
+def test_a_wrong_schedule_is_refused_with_the_method_it_belongs_to(write: Write, settings_: str, given_: str) -> None:
+    message = refusal(write(f"name: x\nmethods: {{raptr: {{{settings_}}}}}"))
+    assert given_ in message
+    assert "methods.raptr" in message
+
+
+# Round trip
+
+FULL = """
+name: round-trip_1.0
+seed: 5
+method: base
+methods:
+  base: {method: full}
+  full: {}
+  raptr: {schedule: 12, fixed: [], lengths: proportional}
+  other: {method: raptr, schedule: 50%-100%, lengths: [0.25, 0.75], warmup: 0.1, sampler: bernoulli, inactive: zero}
+  third: {method: raptr, schedule: 6-12, lengths: [10, 20], warmup: 3}
+model: {architecture: bert, config: {hidden_size: 8, words: [a, 'no', "1e-3", é, "\\n", null, 1.5e-7, true]}}
+data: {source: a.txt, validation: b.txt, max_bytes: 1000000, tokenizer: gpt2, text_field: body}
+objective: {name: masked, rate: 0.3}
+training: {learning_rate: 1e-3, betas: [0.9, 0.95], nested: {a: {b: 1}}}
+evaluation: {every: 1.0, sequences: 3}
+"""
+
+
+@pytest.mark.parametrize("text", [None, "name: x", "name: x\nobjective: {name: masked}", FULL])
+def test_a_config_that_is_written_and_read_again_is_the_same(write: Write, text: str | None) -> None:
+    config = load("demo") if text is None else load(write(text, "first.yaml"))
+    again = load(write(dump(config), "again.yaml"))
+    assert again == config
+    assert dump(again) == dump(config)
+    assert type(again.evaluation.every) is type(config.evaluation.every)
+    for label in {"full", *config.methods}:
+        assert again.build_method(label) == config.build_method(label)
+
+
+def test_a_written_config_holds_every_value() -> None:
+    data = yaml.safe_load(dump(load("demo")))
+    assert set(data) == set(RunConfig.model_fields)
+    assert data["data"]["validation_share"] == 0.02
+
+
+def test_a_config_is_frozen() -> None:
+    config = load("demo")
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 3
+    with pytest.raises(ValueError, match="frozen"):
+        config.data.sequence_length = 3
+
+
+# Anything at all
+
+KEYS = st.sampled_from([*RunConfig.model_fields, "raptr", "schedule", "fixed", "lengths", "warmup", "every", "config"])
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.dates(),
+    st.binary(max_size=4),
+    st.sampled_from(["x", "full", "raptr", "causal", "masked", "6-8-10-12", "50%-100%", "equal", "bernoulli"]),
+)
+JUNK = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.one_of(KEYS, KEYS, SCALARS), inner, max_size=5),
+    ),
+    max_leaves=12,
+)
+SECTIONS = st.fixed_dictionaries(
+    {"name": st.just("x")},
+    optional={
+        **{key: JUNK for key in RunConfig.model_fields if key != "name"},
+        "methods": st.dictionaries(
+            st.just("raptr"), st.fixed_dictionaries({}, optional={key: JUNK for key in ("schedule", "warmup", "lengths")})
+        ),
+    },
+)
+
+
+def _only_refuses(make: Callable[[], RunConfig]) -> bool:
+    """Whether a config, its methods and their plans were all accepted; only a RaptrError is let pass."""
+    try:
+        config = make()
+        for label in {config.method, *config.methods}:
+            config.build_method(label).plan(ModelShape.of(layers=12), 100)
+    except RaptrError as error:
+        assert str(error)
+        return False
+    return True
+
+
+@given(st.one_of(JUNK, SECTIONS, SECTIONS))
+@settings(max_examples=300, derandomize=True, deadline=None)
+def test_no_data_raises_anything_but_a_raptr_error(junk: Any) -> None:
+    assert _only_refuses(lambda: parse(junk, "junk")) in (True, False)
+
+
+@given(st.one_of(JUNK.map(yaml.dump), st.text(alphabet="abx0159.:-_~{}[]&*!?|>'\"%@#, \n\t<=e+", max_size=40)))
+@settings(
+    max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_file_and_no_override_raises_anything_but_a_raptr_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "junk.yaml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    assert _only_refuses(lambda: load(path)) in (True, False)
+    assert _only_refuses(lambda: load("demo", [f"training.x={text}", text])) in (True, False)
+    assert _only_refuses(lambda: load("demo", [f"methods.raptr.warmup={text}"])) in (True, False)
+
+
+def test_the_junk_is_told_from_what_is_right() -> None:
+    assert _only_refuses(lambda: load("demo"))
+    assert not _only_refuses(lambda: load("demo", ["methods.raptr.schedule=6-8"]))
+    with pytest.raises(ZeroDivisionError):
+        _only_refuses(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
