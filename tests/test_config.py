@@ -1,6 +1,5 @@
 """Configs: presets, overrides, and every wrong file refused with one message."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raptr.config import RunConfig, dump, load, parse, presets
+from raptr.config import DataConfig, RunConfig, dump, load, parse, presets
 from raptr.errors import RaptrError
 from raptr.plan import METHODS, Full, ModelShape, RaPTr, Schedule
 
@@ -32,10 +31,15 @@ def write(tmp_path: Path) -> Write:
 
 
 def refusal(source: str | Path, overrides: Sequence[str] = ()) -> str:
-    """The message with which a config is refused."""
+    """The message with which a config or one of its methods is refused."""
     with pytest.raises(RaptrError) as caught:
-        load(source, overrides).build_method()
+        _build(load(source, overrides))
     return str(caught.value)
+
+
+def _build(config: RunConfig) -> list[Any]:
+    """The specs of all methods that a config names."""
+    return [config.build_method(label) for label in config.methods]
 
 
 # Presets
@@ -121,7 +125,7 @@ def test_overrides_reach_every_section_and_leave_the_rest() -> None:
     assert (config.name, config.seed, config.data.sequence_length) == ("other", 8, 64)
     assert config.training == {**plain.training, "learning_rate": 0.001, "new": {"nested": {"key": [1, 2]}}}
     assert config.build_method() == RaPTr(Schedule.parse("6-8-10-12", warmup=0.1), fixed=(0,), seed=8)
-    assert config.build_method("control", seed=2) == RaPTr("12", seed=2)
+    assert config.build_method("control") == RaPTr("12", seed=8)
     assert config.model == plain.model
     assert config.evaluation.every == 50
     assert load("demo") == plain
@@ -168,10 +172,10 @@ UNKNOWN = [
     ("name: x\ntrainning: {}", "trainning", "'training'"),
     ("name: x\nmodel: {architectur: llama}", "model.architectur", "'architecture'"),
     ("name: x\ndata: {sequence_len: 5}", "data.sequence_len", "'sequence_length'"),
-    ("name: x\nobjective: {nam: causal}", "objective.nam", "'name'"),
+    ("name: x\nobjective: {name: masked, rat: 0.2}", "objective.rat", "'rate'"),
     ("name: x\nevaluation: {evry: 5}", "evaluation.evry", "'every'"),
     ("name: x\nmethods: {raptr: {shedule: 6-12}}", "methods.raptr.shedule", "'schedule'"),
-    ("name: x\nmethods: {own: {lenghts: equal}}", "methods.own.lenghts", "'lengths'"),
+    ("name: x\nmethods: {own: {method: raptr, lenghts: equal}}", "methods.own.lenghts", "'lengths'"),
 ]
 
 
@@ -203,7 +207,7 @@ def test_an_unknown_key_that_is_near_nothing_is_refused_with_all_known_ones(
 
 def test_every_problem_is_named_at_once(write: Write) -> None:
     message = refusal(write("nmae: x\nseed: -1\ndata: {sequence_length: 1}"))
-    for part in ("nmae", "seed", "data.sequence_length", "name: Field required"):
+    for part in ("nmae: this key", "seed", "data.sequence_length", "name is missing"):
         assert part in message
 
 
@@ -243,9 +247,12 @@ WRONG = [
     ("data: {tokenizer: 2.5}", "data.tokenizer", "2.5"),
     ("data: {tokenizer: -5}", "data.tokenizer", "-5"),
     ("data: {source: 5}", "data.source", "5"),
-    ("objective: {name: denoising}", "objective.name", "'denoising'"),
+    ("objective: {name: denoising}", "objective", "'denoising'"),
     ("objective: {name: masked, rate: 0}", "objective.rate", "0"),
-    ("objective: {name: causal, rate: 0.2}", "objective", "no effect"),
+    ("objective: {name: causal, rate: 0.2}", "objective.rate", "not known"),
+    ("objective: {rate: 0.2}", "objective.", "name"),
+    ("objective: {}", "objective.name", "causal"),
+    ("methods: {own: {schedule: 6-12}}", "methods.own.method", "raptr"),
     ("evaluation: {every: 0}", "evaluation.every", "0"),
     ("evaluation: {every: 1.5}", "evaluation.every", "1.5"),
     ("evaluation: {every: .nan}", "evaluation.every", "nan"),
@@ -281,7 +288,7 @@ def test_a_text_or_a_truth_value_is_not_taken_for_a_number(write: Write, text: s
 
 
 def test_a_name_is_required(write: Write) -> None:
-    assert "name: Field required" in refusal(write("seed: 1"))
+    assert "name is missing" in refusal(write("seed: 1"))
 
 
 # Files
@@ -382,6 +389,7 @@ def test_a_repeated_key_is_refused_with_its_line(write: Write, text: str, key: s
         "seed: 0b_",
         "seed: 0x_",
         "seed: " + "9" * 5000,
+        "seed: 0x" + "f" * 5000,
         "seed: !!int abc",
         "seed: !!float abc",
         "name: !!bool abc",
@@ -397,6 +405,7 @@ def test_a_repeated_key_is_refused_with_its_line(write: Write, text: str, key: s
         "&a {b: *a}",
         "%YAML 9.9\n---\nname: x: y",
     ],
+    ids=lambda text: repr(text[:20]),
 )
 def test_broken_yaml_is_refused(write: Write, text: str) -> None:
     assert "run.yaml" in refusal(write(text))
@@ -416,7 +425,7 @@ def test_a_merge_key_is_merged_or_refused_by_its_name(write: Write) -> None:
 
 LIMITED = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+resource.setrlimit(resource.RLIMIT_CPU, (6, 6))
 resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 from raptr.config import dump, load
 from raptr.errors import RaptrError
@@ -430,11 +439,12 @@ else:
 
 
 def _limited(path: Path) -> str:
-    """What becomes of a config in a process that may use 10 s and 1 GiB."""
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, timeout=60, env=dict(os.environ)
-    )
-    return done.stdout.strip()
+    """What becomes of a config in a process that may use 6 s and 1 GiB."""
+    command = [sys.executable, "-c", LIMITED, str(path)]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=15).stdout.strip() or "crashed"
+    except subprocess.TimeoutExpired:
+        return "hung"
 
 
 def _bomb(levels: int) -> list[str]:
@@ -474,7 +484,7 @@ def test_the_limited_process_accepts_what_is_right(write: Write) -> None:
 
 
 def test_a_message_does_not_repeat_a_megabyte(write: Write) -> None:
-    assert len(refusal(write(f"name: x\nseed: [{', '.join(['0'] * 300_000)}]"))) < 20_000
+    assert len(refusal(write(f"name: x\nseed: [{', '.join(['0'] * 20_000)}]"))) < 20_000
 
 
 # Methods
@@ -484,7 +494,6 @@ def test_a_method_needs_no_entry_and_an_entry_may_name_its_method(write: Write) 
     config = load(write("name: x\nmethods: {base: {method: full}, half: {method: raptr, schedule: 50%-100%}}"))
     assert config.build_method("full") == config.build_method("base") == Full()
     assert config.build_method("half") == RaPTr("50%-100%", seed=0)
-    assert config.build_method("half", seed=9) == RaPTr("50%-100%", seed=9)
     assert config.settings("half").method == "raptr"
 
 
@@ -503,14 +512,17 @@ def test_all_settings_of_raptr_arrive(write: Write) -> None:
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones(write: Write) -> None:
-    for text in ("method: bert", "method: own\nmethods: {own: {method: full}}"):
-        config = load(write(f"name: x\n{text}"))
+    config = load(write("name: x\nmethod: stacking\nmethods: {own: {method: full}, other: {method: full}}"))
+    for label in (None, "stacking"):
         with pytest.raises(RaptrError) as caught:
-            config.build_method("stacking")
+            config.build_method(label)
         assert "'stacking'" in str(caught.value)
-        for name in METHODS:
+        for name in ("full", "other", "own"):
             assert name in str(caught.value)
-    assert "'bert'" in refusal(write("name: x\nmethod: bert"))
+    message = refusal(write("name: x\nmethods: {own: {method: stacking}}"))
+    assert "methods.own" in message
+    for name in ("'stacking'", *METHODS):
+        assert name in message
 
 
 @pytest.mark.parametrize(
@@ -518,16 +530,15 @@ def test_an_unknown_method_is_refused_with_the_known_ones(write: Write) -> None:
     ["schedule: 6-12", "warmup: 0", "lengths: equal", "fixed: [0]", "sampler: fixed", "inactive: zero"],
 )
 def test_settings_without_effect_on_full_training_are_refused(write: Write, setting: str) -> None:
-    key = setting.partition(":")[0]
-    message = refusal(write(f"name: x\nmethod: base\nmethods: {{base: {{method: full, {setting}}}}}"))
-    assert "methods.base" in message
-    assert key in message
-    assert "no effect on full training" in message
+    message = refusal(write(f"name: x\nmethods: {{base: {{method: full, {setting}}}}}"))
+    assert f"methods.base.{setting.partition(':')[0]}" in message
 
 
 def test_raptr_without_a_schedule_is_refused(write: Write) -> None:
-    assert "methods.raptr.schedule is missing" in refusal(write("name: x"))
-    assert '"6-8-10-12"' in refusal(write("name: x"))
+    assert "methods.raptr.schedule is missing" in refusal(write("name: x\nmethods: {raptr: {warmup: 5}}"))
+    assert "methods.raptr.schedule is missing" in refusal(write("name: x\nmethods:\n  raptr:\n"))
+    with pytest.raises(RaptrError, match=r"methods\.raptr.*6-8-10-12"):
+        load(write("name: x")).build_method()
 
 
 @pytest.mark.parametrize(
@@ -544,10 +555,8 @@ def test_raptr_without_a_schedule_is_refused(write: Write) -> None:
         ("schedule: 6-12, lengths: [.nan, 0.5]", "nan"),
     ],
 )
-def test_a_wrong_schedule_is_refused_with_the_method_it_belongs_to(write: Write, settings_: str, given_: str) -> None:
-    message = refusal(write(f"name: x\nmethods: {{raptr: {{{settings_}}}}}"))
-    assert given_ in message
-    assert "methods.raptr" in message
+def test_a_wrong_schedule_is_refused_with_what_was_given(write: Write, settings_: str, given_: str) -> None:
+    assert given_ in refusal(write(f"name: x\nmethods: {{raptr: {{{settings_}}}}}"))
 
 
 # Round trip
@@ -616,15 +625,42 @@ JUNK = st.recursive(
     ),
     max_leaves=12,
 )
+RIGHT = [
+    {"method": "raptr", "schedule": "6-8-10-12"},
+    {"method": "raptr", "schedule": "50%-100%", "lengths": [0.25, 0.75], "warmup": 0.1, "sampler": "bernoulli"},
+    {"method": "raptr", "schedule": "6-12", "lengths": [30, 60], "warmup": 10, "fixed": [0, 1, -1]},
+]
+SIZES = st.one_of(st.sampled_from(["12-6", "6-8", "0-12", 12]), st.text("0123456789%-. ", max_size=12))
+NUMBERS = st.one_of(st.floats(), st.integers(), st.sampled_from([float("nan"), float("inf"), 10**30, -1, 0, 0.0, 1.0]))
+ONE_WRONG = st.one_of(
+    st.tuples(st.just("schedule"), SIZES),
+    st.tuples(st.just("warmup"), NUMBERS),
+    st.tuples(st.just("lengths"), st.lists(NUMBERS, min_size=2, max_size=2)),
+    st.tuples(st.just("fixed"), st.lists(st.integers(-20, 20), max_size=4)),
+    st.tuples(st.sampled_from(["method", "schedule", "lengths", "warmup", "fixed", "sampler", "inactive"]), JUNK),
+)
+METHODS_JUNK = st.fixed_dictionaries(
+    {"raptr": st.builds(lambda right, wrong: {**right, wrong[0]: wrong[1]}, st.sampled_from(RIGHT), ONE_WRONG)}
+)
 SECTIONS = st.fixed_dictionaries(
     {"name": st.just("x")},
     optional={
-        **{key: JUNK for key in RunConfig.model_fields if key != "name"},
-        "methods": st.dictionaries(
-            st.just("raptr"), st.fixed_dictionaries({}, optional={key: JUNK for key in ("schedule", "warmup", "lengths")})
-        ),
+        "seed": SCALARS,
+        "method": st.one_of(st.sampled_from(["raptr", "full", "own"]), JUNK),
+        "methods": METHODS_JUNK,
+        "model": JUNK,
+        "data": st.dictionaries(st.sampled_from([*DataConfig.model_fields]), SCALARS, max_size=4),
+        "objective": st.dictionaries(st.sampled_from(["name", "rate"]), SCALARS),
+        "training": JUNK,
+        "evaluation": st.dictionaries(st.sampled_from(["every", "sequences"]), SCALARS),
     },
 )
+PIECES = [
+    *("name", "seed", "x", "1", ": ", ": ", "- ", "\n", "\n  ", "{", "}", "[", "]", ", ", "? ", "&a ", "*a", "<<: "),
+    *("!!int ", "!!float ", "!!bool ", "!!timestamp ", "!!set ", "!!omap ", "!!binary ", "!x ", "0x_", "0b_", "1e3"),
+    *("2020-99-99", "2020-01-01", ".nan", ".inf", "1:30", "'", '"', "#", "|\n", ">\n", "%YAML 1.1\n", "---\n", "\t"),
+    *("~", "=", "\\", '"\\ud800"', '"\\0"', "\x07", "é", "@", "`", "true", "no"),
+]
 
 
 def _only_refuses(make: Callable[[], RunConfig]) -> bool:
@@ -633,19 +669,18 @@ def _only_refuses(make: Callable[[], RunConfig]) -> bool:
         config = make()
         for label in {config.method, *config.methods}:
             config.build_method(label).plan(ModelShape.of(layers=12), 100)
-    except RaptrError as error:
-        assert str(error)
+    except RaptrError:
         return False
     return True
 
 
-@given(st.one_of(JUNK, SECTIONS, SECTIONS))
+@given(st.one_of(JUNK, SECTIONS, METHODS_JUNK.map(lambda methods: {"name": "x", "methods": methods})))
 @settings(max_examples=300, derandomize=True, deadline=None)
 def test_no_data_raises_anything_but_a_raptr_error(junk: Any) -> None:
     assert _only_refuses(lambda: parse(junk, "junk")) in (True, False)
 
 
-@given(st.one_of(JUNK.map(yaml.dump), st.text(alphabet="abx0159.:-_~{}[]&*!?|>'\"%@#, \n\t<=e+", max_size=40)))
+@given(st.one_of(JUNK.map(yaml.dump), st.lists(st.sampled_from(PIECES), max_size=9).map("".join)))
 @settings(
     max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

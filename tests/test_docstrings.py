@@ -55,7 +55,9 @@ def test_there_are_examples_to_run() -> None:
     assert len(found) >= LEAST
 
 
-@pytest.mark.parametrize(("text", "failed"), [(">>> 1 + 1\n2\n", False), (">>> 1 + 1\n3\n", True), (">>> 1 / 0\n", True)])
+@pytest.mark.parametrize(
+    ("text", "failed"), [(">>> 1 + 1\n2\n", False), (">>> 1 + 1\n3\n", True), (">>> 1 / 0\n", True)]
+)
 def test_a_wrong_example_is_noticed(text: str, failed: bool) -> None:
     module = ModuleType("made_up", text)
     attempted, said = run(examples(module))

@@ -8,6 +8,7 @@ parts that they own (``model.config``, ``training``) are checked where they are 
 import difflib
 import math
 import re
+import reprlib
 from collections.abc import Hashable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -23,7 +24,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ModelConfig(_Section):
@@ -41,7 +42,7 @@ class DataConfig(_Section):
     text_field: str = "text"
     max_bytes: int | None = Field(default=None, gt=0)
     validation_share: float = Field(default=0.02, gt=0, lt=1)
-    tokenizer: int | str = 4096
+    tokenizer: Annotated[int, Field(gt=0)] | str = 4096
     sequence_length: int = Field(default=256, ge=2)
 
 
@@ -150,9 +151,11 @@ class RunConfig(_Section):
             return self.methods[label]
         if label == "full":
             return FullConfig()
-        hint = f"give it under methods.{label}, e.g. schedule: 6-8-10-12" if label in METHODS else "add it there"
         known = ", ".join(sorted({"full", *self.methods}))
-        raise RaptrError(f"method {label!r} has no entry in methods (there are: {known}); {hint}.")
+        raise RaptrError(
+            f"method {label!r} has no entry in methods (there are: {known}); add one under methods.{label}, with "
+            f"the method it is (raptr has: {', '.join(METHODS)}) and its settings, e.g. schedule: 6-8-10-12."
+        )
 
     def build_method(self, label: str | None = None) -> Method:
         """The spec of a method of this config, by default the run's own; its seed is the run's.
@@ -160,7 +163,12 @@ class RunConfig(_Section):
         Raises:
             RaptrError: there is no such method, or its settings cannot be right.
         """
-        return self.settings(self.method if label is None else label).build(self.seed)
+        label = self.method if label is None else label
+        settings = self.settings(label)
+        try:
+            return settings.build(self.seed)
+        except RaptrError as error:
+            raise RaptrError(f"methods.{label}: {error}") from error
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -175,6 +183,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         RaptrError: no such file or preset, not safe YAML, or keys or values that are not valid.
     """
     data = _read(source)
+    data = {} if data is None and overrides else data
     for override in overrides:
         _apply(data, override)
     return parse(data, str(source))
@@ -183,17 +192,21 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 def parse(data: Any, source: str) -> RunConfig:
     """Validate a config given as plain data; ``source`` names it in messages."""
     if not isinstance(data, dict):
-        raise RaptrError(f"{source} holds a {type(data).__name__}; expected sections such as 'model:' and 'training:'.")
+        held = "is empty" if data is None else f"holds a {type(data).__name__}"
+        raise RaptrError(f"{source} {held}; expected sections such as 'model:' and 'training:'.")
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        problems = error.errors()
+        lines = [_explain(problem) for problem in problems[:20]]
+        if len(problems) > 20:
+            lines.append(f"... and {len(problems) - 20} more")
         raise RaptrError(f"{source} is not valid:\n  " + "\n  ".join(lines)) from error
 
 
 def dump(config: BaseModel) -> str:
     """A config as YAML, every value written out."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def presets() -> list[str]:
@@ -203,19 +216,33 @@ def presets() -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number and a repeated key is an error."""
+    """Safe YAML in which 1e-3 is a number; a repeated key and an alias are errors."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases: a few of them make a file of a hundred bytes as large as memory."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read; write the value out", mark)
+        return super().compose_node(parent, index)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads: a text that looks like 1e-3 is quoted."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Hashable] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
-        if isinstance(key, Hashable) and key in seen:
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(None, None, "a key is a list or a mapping", key_node.start_mark)
+        if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
@@ -226,10 +253,10 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
 
 def _read(source: str | Path) -> Any:
     path = Path(source)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or _is_there(path, folder=str(source) not in presets()):
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise RaptrError(f"config {source} cannot be read: {error}.") from error
     elif str(source) in presets():
         text = (resources.files("raptr") / "presets" / f"{source}.yaml").read_text(encoding="utf-8")
@@ -241,11 +268,20 @@ def _read(source: str | Path) -> Any:
     return _parse_yaml(text, str(source))
 
 
+def _is_there(path: Path, folder: bool) -> bool:
+    try:
+        return path.exists() if folder else path.is_file()
+    except OSError:  # e.g. a name that is too long
+        return False
+
+
 def _parse_yaml(text: str, source: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise RaptrError(f"{source} is not safe, plain YAML: {error}") from error
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:  # from PyYAML's constructors
+        raise RaptrError(f"{source} holds a value that is not what its form says: {error!r}.") from error
     except RecursionError as error:
         raise RaptrError(f"{source} is nested too deeply to be a config.") from error
 
@@ -258,7 +294,9 @@ def _apply(data: Any, override: str) -> None:
     for depth, key in enumerate(keys[:-1]):
         if not isinstance(data, dict):
             raise RaptrError(f"override {override!r}: {'.'.join(keys[:depth])} is a value and has no keys.")
-        data = data.setdefault(key, {})
+        if data.get(key) is None:
+            data[key] = {}
+        data = data[key]
     if not isinstance(data, dict):
         raise RaptrError(f"override {override!r}: {'.'.join(keys[:-1])} is a value and has no keys.")
     data[keys[-1]] = _parse_yaml(text, f"the value of override {override!r}")
@@ -271,12 +309,32 @@ def _explain(problem: Any) -> str:
     name = ".".join(where)
     if problem["type"] == "extra_forbidden":
         expected = _fields_at(problem["loc"])
+        if expected == ["method"]:
+            return f"{name}: full training has no settings; remove it."
         near = difflib.get_close_matches(where[-1], expected, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(expected)}."
         return f"{name}: this key is not known; {hint}"
     if problem["type"] == "missing":
         return f"{name} is missing."
-    return f"{name or 'config'}: {problem['msg']}; given: {problem['input']!r}"
+    if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        key = problem["ctx"]["discriminator"].strip("'")
+        kinds = {"name": "'causal', 'masked'", "method": ", ".join(map(repr, METHODS))}[key]
+        given = problem["input"].get(key) if isinstance(problem["input"], dict) else problem["input"]
+        return f"{name}.{key}: expected one of {kinds}; given: {_SHORT.repr(given)}"
+    return f"{name or 'config'}: {problem['msg']}; given: {_SHORT.repr(problem['input'])}"
+
+
+class _Short(reprlib.Repr):
+    """Values as they are shown in messages: never long."""
+
+    maxstring = maxother = 80
+
+    def repr_int(self, value: int, level: int) -> str:
+        """Python refuses to print integers of more than 4300 digits."""
+        return repr(value) if abs(value) < 10**40 else "an integer of more than 40 digits"
+
+
+_SHORT = _Short()
 
 
 _TAGGED = {"objective": 1, "methods": 2}

@@ -21,7 +21,9 @@ def test_words_are_pinned() -> None:
 
 def test_words_are_a_function_of_seed_purpose_and_place() -> None:
     places = list(
-        itertools.product((0, 1, 2**64 - 1), (draw.PATHS, draw.MASKS, draw.ORDER), itertools.product(range(3), repeat=3))
+        itertools.product(
+            (0, 1, 2**64 - 1), (draw.PATHS, draw.MASKS, draw.ORDER), itertools.product(range(3), repeat=3)
+        )
     )
     first = [tuple(draw.words(seed, purpose, place, 8).tolist()) for seed, purpose, place in places]
     again = [tuple(draw.words(seed, purpose, place, 8).tolist()) for seed, purpose, place in reversed(places)]

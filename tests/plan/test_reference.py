@@ -73,7 +73,9 @@ def specs(draw_: st.DrawFn) -> dict[str, Any]:
         if rest < count:
             lengths = "equal"
         else:
-            cuts = sorted(draw_(st.lists(st.integers(1, max(1, rest - 1)), min_size=count - 1, max_size=count - 1, unique=True)))
+            cuts = sorted(
+                draw_(st.lists(st.integers(1, max(1, rest - 1)), min_size=count - 1, max_size=count - 1, unique=True))
+            )
             lengths = tuple(b - a for a, b in zip([0, *cuts], [*cuts, rest], strict=True))
     return {
         "layers": layers,

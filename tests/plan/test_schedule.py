@@ -247,7 +247,7 @@ UNFIT: dict[str, tuple[RaPTr, ModelShape, int, list[str], list[str]]] = {
         TWELVE,
         400,
         ["1000 warm-up steps", "400 steps"],
-        ["at least 1"],
+        ["use fewer"],
     ),
     "a stage without a step": (
         RaPTr(Schedule.parse("6-8-10-12", lengths="proportional")),

@@ -119,7 +119,9 @@ def test_a_sampler_of_neighbours_is_caught_though_every_layer_is_kept_equally_of
 
 def pattern_pvalue(draw: Draw) -> float:
     """The chi-square p-value of independent layers, each kept with probability 0.4: all 32 patterns."""
-    patterns = [tuple(layer for layer, kept in zip(FREE, bits, strict=True) if kept) for bits in product([0, 1], repeat=5)]
+    patterns = [
+        tuple(layer for layer, kept in zip(FREE, bits, strict=True) if kept) for bits in product([0, 1], repeat=5)
+    ]
     counts = Counter(draw(step) for step in range(STEPS))
     expected = [STEPS * 0.4 ** len(pattern) * 0.6 ** (5 - len(pattern)) for pattern in patterns]
     return float(chisquare([counts[pattern] for pattern in patterns], expected).pvalue)

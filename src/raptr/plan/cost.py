@@ -109,6 +109,18 @@ def plan_cost(plan: Plan, costs: LayerCosts | None = None) -> tuple[StageCost, .
     return tuple(result)
 
 
+def _first_run(steps: int, bind: Callable[[int], Plan]) -> int:
+    """The fewest steps from ``steps`` on that the method allows; short runs may lack a step for a stage."""
+    for further in range(steps, 2 * steps + 1000):
+        try:
+            bind(further)
+        except RaptrError as error:
+            problem = error
+        else:
+            return further
+    raise problem
+
+
 def steps_for(budget: float, bind: Callable[[int], Plan], costs: LayerCosts) -> int:
     """The number of steps whose expected total cost is nearest to a budget.
 
@@ -129,7 +141,9 @@ def steps_for(budget: float, bind: Callable[[int], Plan], costs: LayerCosts) -> 
 
     # A run of n steps costs at most n full steps, so too few steps are easy to name. Every further
     # step adds between the cheapest and the dearest step, so the cost rises and bisection finds it.
-    low = max(1, int(budget / costs.total))
+    if not 0 < budget < float("inf"):
+        raise RaptrError(f"a budget of {budget} meets no run; give a number above 0.")
+    low = _first_run(max(1, int(budget / costs.total)), bind)
     high = low
     while total(high) < budget:
         low, high = high, 2 * high

@@ -4,11 +4,13 @@ A `Schedule` is what a user writes ("6-8-10-12"); `Schedule.bind` makes the stag
 of it, for a model's shape and a number of steps, and refuses what does not fit.
 """
 
+import math
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Integral
 
 from raptr.errors import RaptrError
 from raptr.plan.shape import ModelShape
@@ -47,8 +49,9 @@ class Stage:
 class Schedule:
     """A list of stage sizes with their lengths, for any model and any run.
 
-    With `w` warm-up steps out of `T`, K stages and relative lengths r_1..r_K, stage k ends at step
-    w + round((T - w) * (r_1 + ... + r_k) / (r_1 + ... + r_K)).
+    With w warm-up steps (of a share u, w = round(u * T)) out of T, K stages and relative lengths
+    r_1..r_K, stage k ends at step w + round((T - w) * (r_1 + ... + r_k) / (r_1 + ... + r_K)).
+    Everywhere, round goes to the nearest whole number and a half goes up.
 
     Attributes:
         sizes: an int is a number of layers, a `fractions.Fraction` a share of a stack's layers.
@@ -76,17 +79,26 @@ class Schedule:
     warmup: int | float = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        if not isinstance(self.lengths, str):
+            object.__setattr__(self, "lengths", tuple(self.lengths))
         if not self.sizes:
             raise RaptrError('the schedule has no stage; write its sizes, e.g. "6-8-10-12".')
         for size in self.sizes:
+            if not isinstance(size, int | Fraction):
+                raise RaptrError(f"stage size {size!r} is neither an int (layers) nor a Fraction (a share).")
             if isinstance(size, Fraction) and not 0 < size <= 1:
                 raise RaptrError(f"stage size {float(size):.0%} is not above 0 % and at most 100 %.")
             if isinstance(size, int) and size < 1:
                 raise RaptrError(f"stage size {size} is not at least 1 layer.")
         _check_lengths(self.lengths, len(self.sizes))
-        if self.warmup < 0 or (isinstance(self.warmup, float) and self.warmup >= 1):
+        if (
+            not isinstance(self.warmup, int | float)
+            or not self.warmup >= 0
+            or (isinstance(self.warmup, float) and self.warmup >= 1)
+        ):
             raise RaptrError(
-                f"warmup={self.warmup} is neither a number of steps (an int from 0 on) "
+                f"warmup={self.warmup!r} is neither a number of steps (an int from 0 on) "
                 "nor a share of the run (a float from 0.0 to below 1.0)."
             )
 
@@ -99,7 +111,7 @@ class Schedule:
         """
         sizes: list[int | Fraction] = []
         for part in (part.strip() for part in text.split("-")):
-            if not re.fullmatch(r"\d+%?|\d+\.\d+%", part):
+            if not re.fullmatch(r"\d{1,6}%?|\d{1,6}\.\d{1,9}%", part):
                 raise RaptrError(
                     f"schedule {text!r} does not parse at {part!r}; write stage sizes joined by '-': "
                     "layer counts ('6-8-10-12') or shares of the layers ('50%-75%-100%')."
@@ -108,7 +120,7 @@ class Schedule:
         return cls(tuple(sizes), lengths=lengths, warmup=warmup)
 
     def __str__(self) -> str:
-        return "-".join(f"{float(size * 100):g}%" if isinstance(size, Fraction) else str(size) for size in self.sizes)
+        return "-".join(map(_written, self.sizes))
 
     def bind(self, shape: ModelShape, steps: int) -> tuple[Stage, ...]:
         """The stages of a run of ``steps`` steps of a model of this shape.
@@ -116,11 +128,12 @@ class Schedule:
         Raises:
             RaptrError: a size is larger than a stack, or a stage would have no step.
         """
-        if steps < 1:
-            raise RaptrError(f"steps={steps}: a run has at least 1 step.")
-        warmup = self.warmup if isinstance(self.warmup, int) else round(self.warmup * steps)
+        check_steps(steps)
+        warmup = self.warmup if isinstance(self.warmup, int) else _nearest(Fraction(self.warmup) * steps)
         rest = steps - warmup
         if rest < len(self.sizes):
+            if rest < 0:
+                raise RaptrError(f"{warmup} warm-up steps do not fit into a run of {steps} steps; use fewer.")
             raise RaptrError(
                 f"schedule {self} has {len(self.sizes)} stages, but {rest} of {steps} steps are left for them "
                 f"after {warmup} warm-up steps; every stage needs at least 1: train longer or use fewer stages."
@@ -130,7 +143,7 @@ class Schedule:
         for size, start, stop in zip(self.sizes, bounds, bounds[1:], strict=False):
             if stop <= start:
                 raise RaptrError(
-                    f"stage {size} of schedule {self} would have no step in a run of {steps} steps; "
+                    f"stage {_written(size)} of schedule {self} would have no step in a run of {steps} steps; "
                     "train longer, use fewer stages, or make this stage longer."
                 )
             stages.append(Stage(start=start, stop=stop, sizes=self._resolve(size, shape)))
@@ -152,12 +165,12 @@ class Schedule:
                 )
         total = sum(weights)
         ends = [sum(weights[: k + 1], Fraction(0)) / total for k in range(len(weights))]
-        return [0, *(int(rest * end + Fraction(1, 2)) for end in ends)]
+        return [0, *(_nearest(rest * end) for end in ends)]
 
     def _resolve(self, size: int | Fraction, shape: ModelShape) -> tuple[int, ...]:
         """A size as a layer count of every stack."""
         if isinstance(size, Fraction):
-            return tuple(max(1, int(size * count + Fraction(1, 2))) for count in shape.layers)
+            return tuple(max(1, _nearest(size * count)) for count in shape.layers)
         for stack in shape.stacks:
             if size > stack.layers:
                 raise RaptrError(
@@ -165,6 +178,21 @@ class Schedule:
                     "use sizes up to that, or shares such as '50%-75%-100%'."
                 )
         return (size,) * len(shape.stacks)
+
+
+def check_steps(steps: int) -> None:
+    """Refuse a number of steps that is not a whole number from 1 on."""
+    if not isinstance(steps, Integral) or steps < 1:
+        raise RaptrError(f"steps={steps}: give a whole number of steps; a run has at least 1.")
+
+
+def _nearest(value: Fraction) -> int:
+    """The nearest whole number; a half goes up."""
+    return math.floor(value + Fraction(1, 2))
+
+
+def _written(size: int | Fraction) -> str:
+    return f"{float(size * 100):g}%" if isinstance(size, Fraction) else str(size)
 
 
 def _check_lengths(lengths: Lengths, count: int) -> None:
@@ -182,9 +210,9 @@ def _check_lengths(lengths: Lengths, count: int) -> None:
         )
     counts = all(isinstance(length, int) for length in lengths)
     shares = all(isinstance(length, float) for length in lengths)
-    if not (counts or shares) or any(length <= 0 for length in lengths):
+    if not (counts or shares) or not all(length > 0 for length in lengths):
         raise RaptrError(f"stage lengths {lengths} are not valid; expected {expected}, all above 0.")
-    if shares and abs(sum(lengths) - 1) > 1e-6:
+    if shares and not abs(sum(lengths) - 1) <= 1e-6:
         raise RaptrError(f"stage lengths {lengths} add up to {sum(lengths):g}; shares must add up to 1.0.")
 
 

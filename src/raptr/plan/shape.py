@@ -14,7 +14,7 @@ class StackShape:
     layers: int
 
     def __post_init__(self) -> None:
-        if self.layers < 1:
+        if not isinstance(self.layers, int) or self.layers < 1:
             raise RaptrError(f"stack {self.name!r} has {self.layers} layers; a stack has at least 1.")
 
 
@@ -30,6 +30,11 @@ class ModelShape:
     """
 
     stacks: tuple[StackShape, ...]
+
+    def __post_init__(self) -> None:
+        names = [stack.name for stack in self.stacks]
+        if not names or len(set(names)) != len(names):
+            raise RaptrError(f"a model has at least one stack, each with a name of its own; given: {names}.")
 
     @classmethod
     def of(cls, *, layers: int | Sequence[int]) -> "ModelShape":

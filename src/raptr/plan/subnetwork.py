@@ -1,6 +1,8 @@
 """What runs at one step, and what is copied where at a stage boundary."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 
 from raptr.errors import RaptrError
 from raptr.plan.shape import ModelShape
@@ -24,8 +26,15 @@ class Subnetwork:
     layers: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
+        if not all(isinstance(path, Iterable) for path in self.layers):
+            raise RaptrError(
+                f"layers {self.layers} are not one tuple per stack; for one stack write Subnetwork.of((0, 2, 5))."
+            )
+        object.__setattr__(self, "layers", tuple(tuple(path) for path in self.layers))
         for path in self.layers:
-            if any(b <= a for a, b in zip((-1, *path), path, strict=False)):
+            if not all(isinstance(layer, Integral) for layer in path) or any(
+                b <= a for a, b in zip((-1, *path), path, strict=False)
+            ):
                 raise RaptrError(
                     f"kept layers {path} are not rising numbers from 0 on; "
                     "give each kept layer once, in order, counted from 0."
@@ -34,7 +43,7 @@ class Subnetwork:
     @classmethod
     def of(cls, *paths: tuple[int, ...]) -> "Subnetwork":
         """A depth subnetwork from one tuple of kept layers per stack."""
-        return cls(tuple(tuple(path) for path in paths))
+        return cls(paths)
 
     @classmethod
     def full(cls, shape: ModelShape) -> "Subnetwork":
@@ -73,3 +82,7 @@ class Copy:
     stack: int = 0
     source: int
     target: int
+
+    def __post_init__(self) -> None:
+        if min(self.stack, self.source, self.target) < 0 or self.source == self.target:
+            raise RaptrError(f"{self} does not copy one layer onto another; number stacks and layers from 0.")

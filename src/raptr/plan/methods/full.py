@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raptr.plan.protocol import Keep
-from raptr.plan.schedule import Stage, stage_at
+from raptr.plan.schedule import Stage, check_steps, stage_at
 from raptr.plan.shape import ModelShape
 from raptr.plan.subnetwork import Copy, Subnetwork
 
@@ -25,6 +25,7 @@ class Full:
 
     def plan(self, shape: ModelShape, steps: int) -> "FullPlan":
         """Bind to a model's shape and a run of ``steps`` steps."""
+        check_steps(steps)
         return FullPlan(shape=shape, stages=(Stage(start=0, stop=steps, sizes=shape.layers),))
 
 

@@ -1,5 +1,6 @@
 """RaPTr: random paths that grow in stages until they are the whole model."""
 
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -58,10 +59,14 @@ class RaPTr:
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str):
             object.__setattr__(self, "schedule", Schedule.parse(self.schedule))
+        if not isinstance(self.schedule, Schedule):
+            raise RaptrError(f'schedule {self.schedule!r} is neither a Schedule nor text such as "6-8-10-12".')
+        if not isinstance(self.fixed, Iterable):
+            raise RaptrError(f"fixed={self.fixed!r} is not a tuple of layer numbers such as (0, -1).")
         object.__setattr__(self, "fixed", tuple(self.fixed))
         if self.sampler not in get_args(Sampler):
             raise RaptrError(f"sampler {self.sampler!r} is not known; expected 'fixed' or 'bernoulli'.")
-        if not 0 <= self.seed < 2**64:
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
             raise RaptrError(f"seed {self.seed} is not between 0 and 2**64 - 1.")
 
     def __str__(self) -> str:
@@ -151,7 +156,7 @@ class RaPTrPlan:
 
 def _resolve_fixed(fixed: tuple[int, ...], name: str, layers: int) -> tuple[int, ...]:
     for layer in fixed:
-        if not -layers <= layer < layers:
+        if not isinstance(layer, int) or not -layers <= layer < layers:
             raise RaptrError(
                 f"fixed layer {layer} is out of range: {name!r} has the layers 0 to {layers - 1} "
                 f"(or {-layers} to -1 from the end)."

@@ -1,0 +1,24 @@
+"""What the README shows is run, as it stands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=["plain loop", "Trainer"])
+def test_example_runs(example: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_files_to_read_exist() -> None:
+    named = re.findall(r"`((?:src|docs|tests)/[\w/.]+)`", README.read_text(encoding="utf-8"))
+    assert len(named) >= 5
+    for name in named:
+        assert (README.parent / name).exists(), name
