@@ -29,18 +29,20 @@ lint: $(VENV)/.installed
 
 # torch comes first and by its exact version: an open range can choose a build of several gigabytes.
 $(VENV)/.dependencies: constraints.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("raptr needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Give another: make PYTHON=python3.12")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Setting up $(VENV) (torch, transformers and what they need; a minute or two) ..."
-	$(PIP) install --quiet $(TORCH)
-	$(PIP) install --quiet --constraint constraints.txt hatchling editables
-	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation '.[dev]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("raptr needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Give another: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV), 1/3: $(TORCH) (this can take a minute or two)"
+	@$(PIP) install --quiet $(TORCH)
+	@echo "setting up $(VENV), 2/3: transformers and what else raptr needs"
+	@$(PIP) install --quiet --constraint constraints.txt hatchling
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation '.[dev]'
+	@touch $@
 
 # The package itself is installed again whenever its sources change, and not as a link to them.
 $(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
-	$(PIP) install --quiet --no-deps --no-build-isolation --force-reinstall .
-	touch $@
+	@echo "setting up $(VENV), 3/3: raptr"
+	@$(PIP) install --quiet --no-deps --no-build-isolation --force-reinstall .
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist

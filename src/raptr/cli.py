@@ -116,7 +116,6 @@ def train(arguments: Arguments = None, output: Output = None, cache: Cache = Non
     """Train a config's model with its method, and write a report."""
     _quiet()
     from raptr import terminal
-    from raptr.report import write_report
     from raptr.train.engine import train as run
     from raptr.train.task import prepare_task
 
@@ -125,7 +124,8 @@ def train(arguments: Arguments = None, output: Output = None, cache: Cache = Non
     console = _console(stderr=True)
     result = run(prepare_task(config, _cache(cache)), folder, console=console, command=_command())
     terminal.show_result(_console(), result)
-    _console().print(f"model: {folder / 'model'}\nreport: {write_report(folder)}", highlight=False, soft_wrap=True)
+    _console().print(f"model: {folder / 'model'}", highlight=False, soft_wrap=True)
+    _write_report(folder)
 
 
 @app.command()
@@ -144,7 +144,6 @@ def compare(
     _quiet()
     from raptr import terminal
     from raptr.compare import compare as run
-    from raptr.report import write_report
 
     config = _load(arguments)
     folder = output or Path("runs") / config.name
@@ -159,15 +158,13 @@ def compare(
         command=_command(),
     )
     terminal.show_summary(_console(), summary)
-    _console().print(f"report: {write_report(folder)}", highlight=False, soft_wrap=True)
+    _write_report(folder)
 
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run's or a comparison's folder.")]) -> None:
     """Draw a folder's report again from its files."""
-    from raptr.report import write_report
-
-    _console().print(f"report: {write_report(folder)}", highlight=False, soft_wrap=True)
+    _write_report(folder)
 
 
 @app.callback(invoke_without_command=True)
@@ -207,6 +204,14 @@ def _cache(given: Path | None) -> Path:
     if "RAPTR_CACHE" in os.environ:
         return Path(os.environ["RAPTR_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "raptr"
+
+
+def _write_report(folder: Path) -> None:
+    from raptr.report import write_report
+
+    with _console(stderr=True).status("drawing the report ..."):
+        path = write_report(folder)
+    _console().print(f"report: {path}", highlight=False, soft_wrap=True)
 
 
 def _command() -> str:

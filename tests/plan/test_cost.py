@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raptr.errors import RaptrError
@@ -126,7 +126,7 @@ def budgets(draw: st.DrawFn) -> tuple[RaPTr, LayerCosts, float]:
 
 
 @given(budgets())
-@settings(max_examples=80, derandomize=True, deadline=None)
+@settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_other_number_of_steps_is_nearer_to_the_budget(case: tuple[RaPTr, LayerCosts, float]) -> None:
     method, costs, budget = case
 

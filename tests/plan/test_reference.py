@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raptr.errors import RaptrError
@@ -42,7 +42,7 @@ def test_the_reference_generator_gives_the_published_answers(counter: str, key: 
     place=st.tuples(st.integers(0, 2**40), st.integers(0, 2**20), st.integers(0, 9)),
     count=st.integers(0, 40),
 )
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_words_are_those_of_philox(seed: int, purpose: int, place: tuple[int, int, int], count: int) -> None:
     assert draw.words(seed, purpose, place, count).tolist() == reference.words(seed, purpose, place, count)
 
@@ -125,7 +125,7 @@ def _differences(spec: dict[str, Any], seed: int) -> list[str]:
 
 
 @given(specs())
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_plans_equal_the_reference(spec: dict[str, Any]) -> None:
     assert _differences(spec, spec["seed"]) == []
 

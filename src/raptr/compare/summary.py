@@ -22,7 +22,7 @@ _NOTES = {
 _ALWAYS = (
     "The learning-rate schedule of each method is stretched to its own number of steps.",
     "The same seed gives every method the same initial weights and the same data in the same order; "
-    "differences are paired by seed. Intervals are 95 % t-intervals over seeds.",
+    "differences are paired by seed.",
     "Nothing was tuned: every method uses the same learning rate and batch size.",
 )
 

@@ -72,6 +72,7 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     plan = method.plan(task.shape, task.steps)
     finished = _claim(folder, config)
     if finished is not None:
+        console.print(f"{title or folder.name}: finished before", highlight=False, soft_wrap=True)
         return finished
     _write_json(folder / "run.json", _facts(task, plan, str(method), command))
 

@@ -72,6 +72,19 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
             hint = "" if left is None else f", {timedelta(seconds=round(left))} left"
             self._console.print(self._describe(state) + hint, highlight=False, soft_wrap=True)
 
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave one line behind."""
+        self._bar.stop()
+        done = self._metrics.progress
+        self._console.print(
+            f"{self._title}: {state.global_step} steps in {timedelta(seconds=round(done.seconds))}, "
+            f"validation {done.eval_loss:.4f}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
     def close(self) -> None:
         """Take the bar away, also after an interruption."""
         self._bar.stop()
