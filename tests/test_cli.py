@@ -75,6 +75,23 @@ def test_plan_options_reach_the_schedule(raptr_command: Any) -> None:
     assert raptr_command(*base, "--fixed", "")[0] == 0
 
 
+def test_without_a_config_the_demo_is_meant(raptr_command: Any) -> None:
+    assert raptr_command("plan")[1] == raptr_command("plan", "demo")[1]
+    assert "6-8-10-12: 50 steps" in raptr_command("plan", "training.max_steps=50")[1]
+
+
+def test_interruption_says_what_it_means(
+    raptr_command: Any, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("raptr.compare.comparison.train", interrupt)
+    code, printed = raptr_command("compare", str(config))
+    assert code == 130
+    assert "finished runs are kept; the same command goes on" in printed
+
+
 def test_plan_of_a_config_knows_total_flops_and_trains_nothing(raptr_command: Any, tmp_path: Path) -> None:
     code, printed = raptr_command("plan", "demo")
     assert code == 0
@@ -93,7 +110,7 @@ def test_train_writes_model_and_report(raptr_command: Any, config: Path, tmp_pat
     code, printed = raptr_command("train", str(config), "training.max_steps=4")
     assert code == 0
     assert "validation loss of the full model" in printed
-    folder = tmp_path / "runs" / "tiny-raptr-seed0"
+    folder = tmp_path / "runs" / "tiny"
     assert (folder / "model" / "model.safetensors").exists()
     assert (folder / "report.html").stat().st_size > 10_000
 
@@ -170,6 +187,14 @@ BAD = [
     (["plan", "--layers", "12", "--fixed", "first"], ["first"]),
     (["plan", "--layers", "0"], ["0 layers"]),
     (["plan", "tiny.yaml", "--layers", "12"], ["--layers", "tiny.yaml"]),
+    (["plan", "demo", "--schedule", "3-12"], ["--schedule", "methods.raptr.schedule"]),
+    (["plan", "--steps", "30"], ["--steps", "training.max_steps"]),
+    (["plan", ""], ["no name"]),
+    (["train", "tiny.yaml", "--output", "/dev/null/x"], ["/dev/null/x"]),
+    (["train", "tiny.yaml", "--output", "taken/thesis.txt"], ["thesis.txt", "--output"]),
+    (["train", "tiny.yaml", "--cache", "/dev/null/x"], ["/dev/null/x"]),
+    (["train", "tiny.yaml", "training.report_to=wandb"], ["wandb"]),
+    (["compare", "tiny.yaml", "seed=4294967295"], ["4294967295", "smaller seed"]),
     (["report", "nowhere"], ["nowhere"]),
     (["report", "bad"], ["bad"]),
     (["train", "tiny.yaml", "--output", "taken"], ["taken", "not a run"]),

@@ -8,9 +8,11 @@ import os
 import shlex
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -62,15 +64,15 @@ class SamplerChoice(StrEnum):
 @app.command()
 def plan(
     arguments: Arguments = None,
-    layers: Annotated[
-        int | None, typer.Option(help="Layers of a model, instead of CONFIG.", show_default=False)
+    layers: Annotated[int | None, typer.Option(help="Layers, instead of a CONFIG.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Stage sizes: '6-8-10-12' (default) or '50%-75%-100%'.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the run (default 1000).")] = None,
+    lengths: Annotated[
+        str | None, typer.Option(help="'equal' (default), 'proportional', or by stage: '100-200-700', '10%-20%-70%'.")
     ] = None,
-    schedule: Annotated[str, typer.Option(help="Stage sizes: '6-8-10-12' or '50%-75%-100%'.")] = "6-8-10-12",
-    steps: Annotated[int, typer.Option(help="Steps of the run.")] = 1000,
-    lengths: Annotated[str, typer.Option(help="'equal', 'proportional', or by stage: '100-200-700'.")] = "equal",
-    warmup: Annotated[str, typer.Option(help="Full-model steps that come first: a count, or '10%'.")] = "0",
-    fixed: Annotated[str, typer.Option(help="Layers that are always kept.")] = "0,-1",
-    sampler: Annotated[SamplerChoice, typer.Option(help="How paths are drawn.")] = SamplerChoice.fixed,
+    warmup: Annotated[str | None, typer.Option(help="Full-model steps that come first: a count, or '10%'.")] = None,
+    fixed: Annotated[str | None, typer.Option(help="Layers that are always kept (default 0,-1).")] = None,
+    sampler: Annotated[SamplerChoice | None, typer.Option(help="How paths are drawn (default fixed).")] = None,
 ) -> None:
     """Show the stages of a run and what they are expected to save; nothing is trained.
 
@@ -79,20 +81,31 @@ def plan(
     """
     from raptr import terminal
 
+    options = {"schedule": schedule, "lengths": lengths, "warmup": warmup, "fixed": fixed, "sampler": sampler}
+    given = [name for name, value in {**options, "steps": steps}.items() if value is not None]
+    if layers is None and given:
+        raise RaptrError(
+            f"--{given[0]} belongs to --layers; with a config give methods.raptr.{given[0]}=... "
+            "or training.max_steps=... instead."
+        )
     if layers is not None:
         if arguments:
             raise RaptrError(f"--layers and the config {arguments[0]!r} were given; give one of them.")
         from raptr.plan import ModelShape, RaPTr, Schedule
 
-        parsed = Schedule.parse(schedule, lengths=terminal.parse_lengths(lengths), warmup=terminal.parse_warmup(warmup))
-        method = RaPTr(parsed, fixed=terminal.parse_layers(fixed), sampler=sampler.value)
-        terminal.show_plan(_console(), str(method), method.plan(ModelShape.of(layers=layers), steps), None)
+        parsed = Schedule.parse(
+            schedule or "6-8-10-12",
+            lengths=terminal.parse_lengths(lengths or "equal"),
+            warmup=terminal.parse_warmup(warmup or "0"),
+        )
+        kept = (0, -1) if fixed is None else terminal.parse_layers(fixed)
+        method = RaPTr(parsed, fixed=kept, sampler=sampler.value if sampler else "fixed")
+        bound = method.plan(ModelShape.of(layers=layers), 1000 if steps is None else steps)
+        terminal.show_plan(_console(), str(method), bound, None)
         return
-    from raptr.train.plan import plan_run
+    from raptr.train.task import plan_run
 
-    config = _load(arguments)
-    label, bound, costs = plan_run(config)
-    terminal.show_plan(_console(), label, bound, costs)
+    terminal.show_plan(_console(), *plan_run(_load(arguments)))
 
 
 @app.command()
@@ -120,9 +133,10 @@ def train(arguments: Arguments = None, output: Output = None, cache: Cache = Non
     from raptr.train.task import prepare_task
 
     config = _load(arguments)
-    folder = output or Path("runs") / f"{config.name}-{config.method}-seed{config.seed}"
+    folder = output or Path("runs") / config.name
     console = _console(stderr=True)
-    result = run(prepare_task(config, _cache(cache)), folder, console=console, command=_command())
+    with _interruptible("the run starts again when the command is given again"):
+        result = run(prepare_task(config, _cache(cache)), folder, console=console, command=_command())
     terminal.show_result(_console(), result)
     _console().print(f"model: {folder / 'model'}", highlight=False, soft_wrap=True)
     _write_report(folder)
@@ -147,16 +161,17 @@ def compare(
 
     config = _load(arguments)
     folder = output or Path("runs") / config.name
-    summary = run(
-        config,
-        methods=[name.strip() for name in methods.split(",") if name.strip()],
-        seeds=seeds,
-        budget=budget.value,
-        folder=folder,
-        cache=_cache(cache),
-        console=_console(stderr=True),
-        command=_command(),
-    )
+    with _interruptible("finished runs are kept; the same command goes on"):
+        summary = run(
+            config,
+            methods=[name.strip() for name in methods.split(",") if name.strip()],
+            seeds=seeds,
+            budget=budget.value,
+            folder=folder,
+            cache=_cache(cache),
+            console=_console(stderr=True),
+            command=_command(),
+        )
     terminal.show_summary(_console(), summary)
     _write_report(folder)
 
@@ -181,13 +196,27 @@ def main() -> None:
     try:
         app()
     except RaptrError as error:
-        if os.environ.get("RAPTR_TRACEBACK"):
-            traceback.print_exc()
-        Console(stderr=True).print(f"raptr: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(2)
+        _fail(str(error), 2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; give another path, or make this one usable.", 2)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    if os.environ.get("RAPTR_TRACEBACK"):
+        traceback.print_exc()
+    Console(stderr=True).print(f"raptr: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+@contextmanager
+def _interruptible(what_happens: str) -> Iterator[None]:
+    """Say what an interruption means, and end with the exit code that shells use for it."""
+    try:
+        yield
     except KeyboardInterrupt:
-        Console(stderr=True).print("raptr: interrupted; finished runs are kept.", highlight=False)
-        sys.exit(130)
+        _fail(f"interrupted; {what_happens}.", 130)
 
 
 def _load(arguments: list[str] | None) -> Any:

@@ -12,10 +12,10 @@ import reprlib
 from collections.abc import Hashable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raptr.errors import RaptrError
 from raptr.plan import METHODS, Full, Method, RaPTr, Schedule
@@ -81,6 +81,7 @@ class FullConfig(_Section):
     """Full training: nothing to set."""
 
     method: Literal["full"] = "full"
+    inactive: ClassVar[Literal["freeze"]] = "freeze"
 
     def build(self, seed: int) -> Method:
         """The method's spec."""
@@ -130,6 +131,11 @@ class RunConfig(_Section):
     objective: ObjectiveConfig = CausalConfig()
     training: dict[str, Any] = {}
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_empty_section_has_its_defaults(cls, data: Any) -> Any:
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -253,6 +259,8 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
 
 def _read(source: str | Path) -> Any:
     path = Path(source)
+    if not str(source):
+        raise RaptrError(f"config '' has no name; give a .yaml file or one of: {', '.join(presets())}.")
     if path.suffix in (".yaml", ".yml") or _is_there(path, folder=str(source) not in presets()):
         try:
             text = path.read_text(encoding="utf-8")

@@ -8,11 +8,14 @@ import pytest
 from rich.console import Console
 
 from raptr.compare import compare, steps_of
+from raptr.compare.comparison import _run_task
 from raptr.compare.statistics import mean, t_interval
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.train.task import prepare_task
 from runs import contents, metrics, tiny
+
+METHODS = ("full", "raptr")
 
 
 def run(config: RunConfig, folder: Path, cache: Path, **changes: Any) -> Any:
@@ -49,8 +52,7 @@ def test_summary_has_the_promised_fields(finished: Any) -> None:
 
 def test_summary_is_what_the_runs_measured(finished: Any) -> None:
     folder, summary = finished
-    methods = ("full", "raptr")
-    last = {method: [metrics(folder / f"{method}-seed{seed}", "eval")[-1] for seed in (0, 1)] for method in methods}
+    last = {method: [metrics(folder / f"{method}-seed{seed}", "eval")[-1] for seed in (0, 1)] for method in METHODS}
     for method, lines in last.items():
         losses = [line["eval_loss"] for line in lines]
         entry = summary["methods"][method]
@@ -69,6 +71,50 @@ def test_counted_flops_agree_within_one_step(finished: Any, cache: Path) -> None
     full, raptr = (summary["methods"][method] for method in ("full", "raptr"))
     assert abs(raptr["total_flops"] - full["total_flops"]) <= prepare_task(tiny(), cache).costs.total
     assert raptr["steps"] > full["steps"]
+
+
+def test_learning_rate_schedules_take_the_same_share_of_every_run(finished: Any) -> None:
+    folder, summary = finished
+    rates = {name: [line["learning_rate"] for line in metrics(folder / f"{name}-seed0", "train")] for name in METHODS}
+    for name in METHODS:
+        steps = summary["methods"][name]["steps"]
+        warmup = round(2 * steps / 9)  # the config's two warm-up steps of nine
+        assert rates[name].index(max(rates[name])) == warmup
+        assert rates[name][-1] == pytest.approx(1e-2 / (steps - warmup))
+    assert len(rates["raptr"]) > len(rates["full"])
+
+
+def test_step_counts_of_a_scheduler_are_stretched_and_shares_are_not(cache: Path) -> None:
+    kwargs = {"num_decay_steps": 30, "min_lr_ratio": 0.1}
+    config = tiny(
+        training__max_steps=100,
+        training__warmup_steps=0.1,
+        training__lr_scheduler_type="warmup_stable_decay",
+        training__lr_scheduler_kwargs=kwargs,
+    )
+    task = prepare_task(config, cache)
+    longer = _run_task(task, "raptr", 3, 133).config.training
+    assert longer["lr_scheduler_kwargs"] == {"num_decay_steps": 40, "min_lr_ratio": 0.1}
+    assert longer["warmup_steps"] == 0.1
+    assert longer["max_steps"] == 133
+    assert _run_task(task, "full", 3, 100).config.training["lr_scheduler_kwargs"] == kwargs
+
+
+def test_text_that_changes_between_seeds_is_noticed(tmp_path: Path, cache: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"line {i} of the text\n" for i in range(3000)))
+    config = tiny(data__source=str(text), data__tokenizer=280)
+    run(config, tmp_path / "c", cache, seeds=1)
+    text.write_text(text.read_text() + "one more\n")
+    with pytest.raises(RaptrError, match="its data is"):
+        run(config, tmp_path / "c", cache, seeds=2)
+
+
+def test_diverged_method_is_called_that(tmp_path: Path, cache: Path) -> None:
+    config = tiny(training__learning_rate=1e30, training__max_grad_norm=0.0)
+    summary = run(config, tmp_path / "c", cache)
+    assert summary["methods"]["raptr"]["verdict"] == "diverged"
+    assert json.loads((tmp_path / "c" / "summary.json").read_text())["methods"]["raptr"]["mean"] is None
 
 
 def test_methods_of_a_seed_start_alike_and_seeds_differ(finished: Any) -> None:
@@ -142,6 +188,13 @@ def test_flops_budget_is_met_within_one_step(schedule: str, steps: int, cache: P
     assert chosen > steps
 
 
+def test_lengths_in_steps_cannot_follow_a_budget_in_flops(cache: Path) -> None:
+    task = prepare_task(tiny(methods__raptr={"schedule": "2-4", "lengths": [4, 5]}), cache)
+    with pytest.raises(RaptrError, match="give shares"):
+        steps_of(task.config.build_method("raptr"), task, "flops")
+    assert steps_of(task.config.build_method("raptr"), task, "steps") == 9
+
+
 @pytest.mark.parametrize("budget", ["steps", "tokens"])
 def test_other_budgets_keep_the_number_of_steps(budget: Any, cache: Path) -> None:
     task = prepare_task(tiny(), cache)
@@ -163,6 +216,7 @@ def test_variants_of_a_method_can_be_compared(tmp_path: Path, cache: Path) -> No
         ({"methods": []}, "each method once"),
         ({"methods": ["full", "stacking"]}, "'stacking' has no entry"),
         ({"seeds": 0}, "at least 1"),
+        ({"seeds": 2**32 + 1}, "smaller seed"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_written(

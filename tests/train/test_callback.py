@@ -125,6 +125,25 @@ def test_trainer_can_train_twice(tmp_path: Path) -> None:
     assert trainer.state.global_step == 12
 
 
+def test_training_can_be_taken_up_again_after_an_interruption(tmp_path: Path) -> None:
+    class Interrupt(TrainerCallback):  # type: ignore[misc]
+        done = False
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 5 and not self.done:
+                self.done = True
+                raise KeyboardInterrupt
+
+    whole, model = make_model(), make_model()
+    make_trainer(tmp_path / "whole", whole).train()
+    trainer = make_trainer(tmp_path / "parts", model, extra=[Interrupt()], save_strategy="steps", save_steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.train(resume_from_checkpoint=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), model.parameters(), strict=True))
+    assert "_raptr_gate" not in model.model.layers[0].__dict__
+
+
 @pytest.mark.parametrize("stop", [3, 4, 8])
 def test_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path, stop: int) -> None:
     whole = make_model()

@@ -1,6 +1,7 @@
 """`raptr train`: from a configuration to a run folder."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raptr.config import load
 from raptr.errors import RaptrError
 from raptr.plan import RaPTr, plan_cost
+from raptr.report import write_report
 from raptr.train.build import build_model
 from raptr.train.task import prepare_task
 from runs import contents, metrics, run, tiny
@@ -171,6 +174,13 @@ def test_unfinished_run_starts_again(finished: Any, tmp_path: Path, cache: Path)
     assert [line["loss"] for line in metrics(tmp_path, "train")] == [line["loss"] for line in metrics(folder, "train")]
 
 
+def test_what_the_trainer_refuses_leaves_no_folder(tmp_path: Path, cache: Path) -> None:
+    for changes in ({"training__report_to": "wandb"}, {"training__lr_scheduler_type": "cosine_with_min_lr"}):
+        with pytest.raises(RaptrError, match="training is not valid"):
+            run(tiny(**changes), tmp_path / "run", cache)
+        assert not (tmp_path / "run").exists()
+
+
 def test_wrong_method_is_refused_before_anything_is_written(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(RaptrError, match="asks for 5 layers"):
         run(tiny(methods__raptr__schedule="2-5"), tmp_path / "run", cache)
@@ -239,12 +249,86 @@ def test_masked_validation_is_the_same_for_every_seed(cache: Path) -> None:
     assert not torch.equal(batches[0][1]["input_ids"], batches[1][1]["input_ids"]), "training masks follow the seed"
 
 
-def test_gradient_accumulation_counts_whole_steps(tmp_path: Path, cache: Path) -> None:
-    config = tiny(training__gradient_accumulation_steps=2, training__per_device_train_batch_size=2)
-    task, _ = run(config, tmp_path / "run", cache)
-    assert task.batch == 4
+BERT = {
+    "architecture": "bert",
+    "config": {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 16,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+}
+GPT2 = {
+    "architecture": "gpt2",
+    "config": {
+        "n_embd": 16,
+        "n_layer": 4,
+        "n_head": 2,
+        "n_positions": 16,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    },
+}
+
+
+@pytest.mark.parametrize("model", [None, GPT2, BERT], ids=["llama", "gpt2", "masked bert"])
+def test_accumulated_micro_batches_are_one_batch(model: Any, tmp_path: Path, cache: Path) -> None:
+    changes: dict[str, Any] = {} if model is None else {"model": model}
+    changes["objective__name"] = "masked" if model is BERT else "causal"
+    lines, weights = [], []
+    for name, batch, micro in (("whole", 4, 1), ("parts", 1, 4)):
+        config = tiny(
+            training__per_device_train_batch_size=batch,
+            training__gradient_accumulation_steps=micro,
+            training__optim="sgd",  # Adam would hide a wrong scale of the gradients
+            **changes,
+        )
+        task, _ = run(config, tmp_path / name, cache)
+        assert task.batch == 4
+        lines.append(metrics(tmp_path / name, "train"))
+        weights.append(load_file(tmp_path / name / "model" / "model.safetensors"))
+    for key in ("loss", "grad_norm", "tokens", "total_flops"):
+        whole, parts = ([line[key] for line in each] for each in lines)
+        assert parts == pytest.approx(whole, rel=1e-4), key
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_diverged_run_says_so_and_its_files_stay_readable(tmp_path: Path, cache: Path) -> None:
+    config = tiny(training__learning_rate=1e30, training__max_grad_norm=0.0, training__warmup_steps=0)
+    _, result = run(config, tmp_path / "run", cache)
+    assert math.isnan(result["eval_loss"])
+    losses = [line["loss"] for line in metrics(tmp_path / "run", "train")]
+    assert losses[0] > 0
+    assert losses[-1] is None, "not 0, and not the mean of the losses that were finite"
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["eval_loss"] is None
+    assert write_report(tmp_path / "run").exists()
+
+
+def test_bernoulli_paths_are_trained_and_counted(tmp_path: Path, cache: Path) -> None:
+    config = tiny(methods__raptr={"schedule": "2-3-4", "sampler": "bernoulli", "fixed": [0]}, training__max_steps=30)
+    task, result = run(config, tmp_path / "run", cache)
     lines = metrics(tmp_path / "run", "train")
-    assert [line["tokens"] for line in lines] == [64 * step for step in range(1, 10)]
+    assert len({len(line["layers"][0]) for line in lines if line["stage"] == 0}) > 1, "sizes vary within a stage"
+    counted = sum(task.costs.layers[0][layer] for line in lines for layer in line["layers"][0])
+    assert result["layer_flops"] == pytest.approx(counted)
+
+
+def test_finished_run_on_other_data_is_not_taken_for_this_one(tmp_path: Path, cache: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"line {i} of the first text\n" for i in range(3000)))
+    config = tiny(data__source=str(text), data__tokenizer=280)
+    run(config, tmp_path / "run", cache)
+    before = contents(tmp_path / "run")
+    run(config, tmp_path / "run", cache)
+    text.write_text(text.read_text() + "and one line more\n")
+    with pytest.raises(RaptrError, match="its data is"):
+        run(config, tmp_path / "run", cache)
+    assert contents(tmp_path / "run") == before
 
 
 def test_epochs_make_steps(cache: Path) -> None:
@@ -270,7 +354,12 @@ def test_tensorboard_gets_the_totals(tmp_path: Path, cache: Path) -> None:
         ({"training__learning_rat": 1}, r"learning_rat .*did you mean learning_rate"),
         ({"training__learning_rate": "fast"}, r"training.learning_rate is 'fast'; expected"),
         ({"training__learning_rate": -1.0}, r"training.learning_rate is -1.0; expected at least 0"),
+        ({"training__learning_rate": float("nan")}, r"training.learning_rate is nan"),
+        ({"training__num_train_epochs": float("nan")}, r"training.num_train_epochs is nan"),
         ({"training__seed": 3}, r"training.seed is set by raptr"),
+        ({"training__torch_compile_backend": "eager"}, r"compiling the whole model recompiles"),
+        ({"training__label_smoothing_factor": 0.1}, r"label_smoothing_factor is set by raptr"),
+        ({"training__eval_delay": 4}, r"validated throughout"),
         ({"training__lr_scheduler_type": "zigzag"}, r"zigzag"),
         ({"training": {"per_device_train_batch_size": 4}}, r"training.max_steps or training.num_train_epochs"),
         ({"model__architecture": "lama"}, r"'lama' is not a model type .*did you mean .*llama"),

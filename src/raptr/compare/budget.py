@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from raptr.errors import RaptrError
 from raptr.plan import Full, Method, plan_cost, steps_for
 from raptr.train.task import Task
 
@@ -25,4 +26,10 @@ def steps_of(method: Method, task: Task, budget: Budget) -> int:
         return task.steps
     full = Full().plan(task.shape, task.steps)
     spent = sum(stage.total for stage in plan_cost(full, task.costs))
-    return steps_for(spent, lambda steps: method.plan(task.shape, steps), task.costs)
+    try:
+        return steps_for(spent, lambda steps: method.plan(task.shape, steps), task.costs)
+    except RaptrError as error:
+        raise RaptrError(
+            f"no number of steps gives {method} the FLOPs of {task.steps} steps of full training: {error} "
+            "(Stage lengths given in steps fit one length of run only; give shares, e.g. lengths: [0.25, 0.75].)"
+        ) from error

@@ -1,6 +1,8 @@
 """Train several methods with several seeds under one budget."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,10 @@ import yaml
 from rich.console import Console
 
 from raptr.compare.budget import Budget, steps_of
-from raptr.compare.summary import run_folder, summarise, write_summary
+from raptr.compare.summary import run_folder, summarise
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
-from raptr.train.engine import claim_folder, train
+from raptr.train.engine import claim_folder, train, write_json
 from raptr.train.task import Task, prepare_task
 
 
@@ -29,7 +31,7 @@ def compare(
     """Train every method with every seed, on the same data in the same order, and summarise.
 
     Runs are kept in ``folder/<method>-seed<k>``; finished ones are not trained again, so the same
-    command goes on where it was, and more seeds or methods can be added to a comparison.
+    command goes on where it was, and more seeds, or methods that the config names, can be added.
 
     Args:
         config: the comparison's config; its number of steps is that of full training.
@@ -47,7 +49,7 @@ def compare(
     Raises:
         RaptrError: before anything is trained, if any of the runs could not be.
     """
-    _check(methods, seeds)
+    _check(config, methods, seeds)
     labels = list(methods)
     numbers = [config.seed + k for k in range(seeds)]
     task = prepare_task(config, cache)
@@ -58,21 +60,23 @@ def compare(
     runs = [(label, seed) for seed in numbers for label in labels]
     for number, (label, seed) in enumerate(runs, start=1):
         title = f"run {number}/{len(runs)} {label}-seed{seed}"
-        run = _run_task(task, label, seed, steps[label], cache)
+        run = _run_task(task, label, seed, steps[label])
         train(run, run_folder(folder, label, seed), console=console, command=command, title=title)
     summary = summarise(folder, config, labels, numbers, budget)
-    write_summary(folder, summary)
+    write_json(folder / "summary.json", summary)
     return summary
 
 
-def _check(methods: Sequence[str], seeds: int) -> None:
+def _check(config: RunConfig, methods: Sequence[str], seeds: int) -> None:
     if not methods or len(set(methods)) != len(methods):
         raise RaptrError(f"methods {', '.join(methods) or '(none)'}: give each method once, e.g. full,raptr.")
     if seeds < 1:
         raise RaptrError(f"seeds is {seeds}; give at least 1, and 3 or more for an interval that says something.")
+    if config.seed + seeds > 2**32:
+        raise RaptrError(f"{seeds} seeds from {config.seed} on pass 2**32 - 1; begin with a smaller seed.")
 
 
-def _run_task(task: Task, label: str, seed: int, steps: int, cache: Path) -> Task:
+def _run_task(task: Task, label: str, seed: int, steps: int) -> Task:
     """The task of one run: its own method, seed and number of steps, and nothing of the other methods."""
     config = task.config
     training = {key: value for key, value in config.training.items() if key != "num_train_epochs"}
@@ -81,7 +85,20 @@ def _run_task(task: Task, label: str, seed: int, steps: int, cache: Path) -> Tas
             "seed": seed,
             "method": label,
             "methods": {label: config.methods[label]} if label in config.methods else {},
-            "training": {**training, "max_steps": steps},
+            "training": {**_stretched(training, steps / task.steps), "max_steps": steps},
         }
     )
-    return prepare_task(own, cache)
+    return replace(task, config=own, steps=steps)
+
+
+def _stretched(training: dict[str, Any], ratio: float) -> dict[str, Any]:
+    """Step counts of the learning-rate schedule, for a run that is ``ratio`` times as long; shares stay."""
+    result = dict(training)
+    if training.get("warmup_steps", 0) >= 1:
+        result["warmup_steps"] = round(training["warmup_steps"] * ratio)
+    if isinstance(training.get("lr_scheduler_kwargs"), dict):
+        result["lr_scheduler_kwargs"] = {
+            key: round(value * ratio) if re.fullmatch(r"num_\w+_steps", key) else value
+            for key, value in training["lr_scheduler_kwargs"].items()
+        }
+    return result

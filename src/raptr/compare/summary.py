@@ -1,6 +1,5 @@
 """summary.json: what a comparison found, from the results of its finished runs."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,13 +75,6 @@ def summarise(folder: Path, config: RunConfig, labels: Sequence[str], seeds: Seq
         "methods": methods,
         "notes": [_NOTES[budget], *_ALWAYS],
     }
-
-
-def write_summary(folder: Path, summary: Any) -> None:
-    """Write summary.json, whole or not at all."""
-    temporary = folder / "summary.tmp"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / "summary.json")
 
 
 def _result(folder: Path) -> Result:

@@ -10,7 +10,7 @@ from torch import nn
 from raptr.errors import RaptrError
 from raptr.model.depth import Gate, Returns, gate_of, is_topmost, put_gate, take_gate
 from raptr.model.flops import count_flops
-from raptr.model.optimizer import Inactive, copy_layers, create_state, settle_gradients
+from raptr.model.optimizer import Inactive, copy_layers, create_state, drop_gradients, fill_gradients
 from raptr.model.stacks import Blocks, Stack, find_stacks, is_hugging_face, shape_of
 from raptr.model.twin import check_calls
 from raptr.plan import LayerCosts, Subnetwork, Trainable
@@ -73,8 +73,8 @@ class AttachedModel:
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._active: Subnetwork | None = None
-        self._trained: set[tuple[int, int]] = set()
-        self._stepped = True
+        self._step: int | None = None
+        self._stepped = False
         self._copied: set[int] = set()
         for stack in stacks:
             returns = Returns(stack.name)
@@ -128,9 +128,12 @@ class AttachedModel:
             self._copied.add(step)
         self._set(subnetwork, forced=False)
         self._active = subnetwork
-        kept = {(stack, layer) for stack, path in enumerate(subnetwork.layers) for layer in path}
-        self._trained = kept if self._stepped else self._trained | kept
+        if self._stepped or step != self._step:  # a scaler can leave out the optimizer's step
+            for gates in self._gates:
+                for gate in gates:
+                    gate.ran = False
         self._stepped = False
+        self._step = step
         return subnetwork
 
     @contextmanager
@@ -191,8 +194,13 @@ class AttachedModel:
                     'inactive="zero" was asked for, but the closure given to step() makes the gradients anew, without '
                     'the zeros; call step() without a closure, or prepare(optimizer, inactive="freeze").'
                 )
-            if self._active is not None:
-                settle_gradients((p for p in parameters if self._skipped(owners.get(id(p)))), inactive)
+            if self._active is None:
+                return
+            inside = [p for p in parameters if id(p) in owners]
+            if inactive == "freeze":
+                drop_gradients(p for p in inside if not any(gate.ran for gate in owners[id(p)]))
+            else:
+                fill_gradients(inside)
 
         def after_step(*_: Any) -> None:
             self._stepped = True
@@ -234,8 +242,9 @@ class AttachedModel:
         return count_flops(self.model, length)
 
     def _refuse_detached(self) -> None:
-        if any(gate_of(block) is None for stack in self._stacks for block in stack.blocks):
-            raise RaptrError("this model was detached; attach it again.")
+        for stack, gates in zip(self._stacks, self._gates, strict=True):
+            if any(gate_of(block) is not gate for block, gate in zip(stack.blocks, gates, strict=True)):
+                raise RaptrError("this handle was detached; use the handle of the newest attach, or attach again.")
 
     def _set(self, subnetwork: Subnetwork, *, forced: bool) -> None:
         for gates, path in zip(self._gates, subnetwork.layers, strict=True):
@@ -244,23 +253,20 @@ class AttachedModel:
                 gate.kept = layer in kept
                 gate.forced = forced
 
-    def _owners(self) -> dict[int, set[tuple[int, int]]]:
-        """Which layers each parameter belongs to; parameters used outside the layers are left out."""
-        owners: dict[int, set[tuple[int, int]]] = {}
+    def _owners(self) -> dict[int, list[Gate]]:
+        """The gates of the layers that each parameter belongs to; parameters used elsewhere too are left out."""
+        owners: dict[int, list[Gate]] = {}
         inside = set()
-        for i, stack in enumerate(self._stacks):
-            for layer, block in enumerate(stack.blocks):
+        for stack, gates in zip(self._stacks, self._gates, strict=True):
+            for block, gate in zip(stack.blocks, gates, strict=True):
                 inside |= {id(module) for module in block.modules()}
                 for p in block.parameters():
-                    owners.setdefault(id(p), set()).add((i, layer))
+                    owners.setdefault(id(p), []).append(gate)
         for module in self.model.modules():
             if id(module) not in inside:
                 for p in module.parameters(recurse=False):
                     owners.pop(id(p), None)
         return owners
-
-    def _skipped(self, layers: set[tuple[int, int]] | None) -> bool:
-        return layers is not None and not (layers & self._trained)
 
 
 def _plural(count: int, word: str) -> str:

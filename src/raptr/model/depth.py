@@ -11,7 +11,7 @@ import copyreg
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -67,12 +67,14 @@ class Gate:
         returns: shared by the blocks of a stack.
         kept: whether the layer is part of the subnetwork.
         forced: whether the subnetwork also holds in evaluation.
+        ran: whether the layer ran with gradients since the last optimizer step.
     """
 
     hidden: str
     returns: Returns
     kept: bool = True
-    forced: bool = field(default=False)
+    forced: bool = False
+    ran: bool = False
 
 
 def gate_of(block: nn.Module) -> Gate | None:
@@ -109,6 +111,7 @@ def _gated(original: Any) -> Any:
         gate: Gate = self.__dict__[_GATE]
         run = super(gated, self).__call__
         if gate.kept or not (self.training or gate.forced):
+            gate.ran |= torch.is_grad_enabled()
             output = run(*args, **kwargs)
             if gate.returns.wrap is None:
                 gate.returns.learn(output)

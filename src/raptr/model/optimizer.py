@@ -90,12 +90,16 @@ def _first_state(optimizer: torch.optim.Optimizer, group: dict[str, Any], p: tor
     return state
 
 
-def settle_gradients(skipped: Iterable[nn.Parameter], inactive: Inactive) -> None:
-    """Give the parameters of skipped layers the gradient that the policy asks for."""
+def drop_gradients(skipped: Iterable[nn.Parameter]) -> None:
+    """``freeze``: without a gradient, an optimizer leaves a parameter and its state alone."""
     for p in skipped:
-        if inactive == "freeze":
-            p.grad = None
-        elif p.grad is None and p.requires_grad:
+        p.grad = None
+
+
+def fill_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """``zero``: every parameter has a gradient, so that momentum and weight decay act on it."""
+    for p in parameters:
+        if p.grad is None and p.requires_grad:
             p.grad = torch.zeros_like(p)
 
 

@@ -82,7 +82,3 @@ class Copy:
     stack: int = 0
     source: int
     target: int
-
-    def __post_init__(self) -> None:
-        if min(self.stack, self.source, self.target) < 0 or self.source == self.target:
-            raise RaptrError(f"{self} does not copy one layer onto another; number stacks and layers from 0.")

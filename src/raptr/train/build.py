@@ -34,6 +34,13 @@ _OWN = {
     "disable_tqdm": "raptr shows its own progress bar",
     "resume_from_checkpoint": "repeat the command instead",
     "torch_compile": "compiling the whole model recompiles for every path",
+    "torch_compile_backend": "compiling the whole model recompiles for every path",
+    "torch_compile_mode": "compiling the whole model recompiles for every path",
+    "auto_find_batch_size": "the batch decides what a step costs and which data it sees",
+    "accelerator_config": "the batch decides what a step costs and which data it sees",
+    "eval_delay": "the full model is validated throughout",
+    "label_smoothing_factor": "the validation loss would not be the model's",
+    "logging_nan_inf_filter": "the loss of every step is recorded as it is",
 }
 """Arguments of the Trainer that raptr sets, and why they cannot be given."""
 
@@ -150,7 +157,7 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
             raise RaptrError(
                 f"training.{key} is {value!r}; expected {hints[key]}: {error.errors()[0]['msg']}."
             ) from error
-        if key in _AT_LEAST and isinstance(value, int | float) and value < _AT_LEAST[key]:
+        if key in _AT_LEAST and isinstance(given[key], int | float) and not given[key] >= _AT_LEAST[key]:
             raise RaptrError(f"training.{key} is {value}; expected at least {_AT_LEAST[key]}.")
     defaults: dict[str, Any] = {
         "report_to": "none",
@@ -165,12 +172,24 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
         "eval_on_start": True,
         "logging_strategy": "steps",
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,
         "train_sampling_strategy": "sequential",
         "remove_unused_columns": False,
         "disable_tqdm": True,
     }
     make: Callable[..., TrainingArguments] = TrainingArguments
     try:
-        return make(**{**defaults, **given, **fixed, **own})
+        arguments = make(**{**defaults, **given, **fixed, **own})
     except (ValueError, ImportError, TypeError) as error:
         raise RaptrError(f"training is not valid: {error}") from error
+    if arguments.world_size > 1:
+        raise RaptrError(
+            f"raptr's own runs use one process, but {arguments.world_size} were started; "
+            "under torchrun use raptr.ProgressiveCallback in a Trainer of your own."
+        )
+    return arguments
+
+
+def batch_of(arguments: TrainingArguments) -> int:
+    """Sequences of one optimizer step, over all devices and micro-steps."""
+    return int(arguments.train_batch_size * arguments.gradient_accumulation_steps)

@@ -53,6 +53,9 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Bind the plan and prepare the optimizer."""
         _check_ddp(args, kwargs["model"])
+        if self.net is not None and self.plan is not None and self.net.detachable:
+            self.net.detach()  # left over from a training that was interrupted
+            self.net = None
         net = self._attach(kwargs["model"])
         self.plan = self.method.plan(net.shape, state.max_steps)
         net.prepare(kwargs["optimizer"], inactive=self.inactive)
@@ -83,7 +86,10 @@ def _check_ddp(args: TrainingArguments, model: nn.Module) -> None:
     """Refuse settings under which DDP stops at the second step, or trains wrongly."""
     if args.parallel_mode != ParallelMode.DISTRIBUTED or args.fsdp or args.deepspeed:
         return
-    checkpointing = args.gradient_checkpointing or getattr(model, "is_activation_checkpointing", False)
+    newer = getattr(model, "is_activation_checkpointing", None)
+    checkpointing = args.gradient_checkpointing or (
+        getattr(model, "is_gradient_checkpointing", False) if newer is None else newer
+    )
     if args.ddp_find_unused_parameters is False or (args.ddp_find_unused_parameters is None and checkpointing):
         raise RaptrError(
             f"ddp_find_unused_parameters is {args.ddp_find_unused_parameters} "

@@ -1,6 +1,7 @@
 """What a run has done so far, and its record: metrics.jsonl, one JSON object a line, append-only."""
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,19 @@ class Progress:
         }
 
 
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON, in which a number that is not finite is null: a diverged run is still a readable one."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: finite(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(part) for part in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(content), indent=indent, allow_nan=False)
+
+
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     """Writes metrics.jsonl and keeps the totals.
 
@@ -63,12 +77,12 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self._costs = costs
         self._tokens = tokens
         self._mark = 0.0
-        path.write_text("", encoding="utf-8")
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock."""
+        """Start the file and the clock."""
+        self._path.write_text("", encoding="utf-8")
         self._mark = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -143,4 +157,4 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
 
     def _write(self, record: dict[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(to_json(record) + "\n")

@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from raptr.config import RunConfig
-from raptr.data import Collator, Sequences, TokenStore, TrainingData, ValidationData, prepare, vocabulary
+from raptr.data import (
+    Collator,
+    Sequences,
+    TokenStore,
+    TrainingData,
+    ValidationData,
+    load_tokenizer,
+    prepare,
+    vocabulary,
+)
 from raptr.errors import RaptrError
 from raptr.model import count_flops, find_stacks, shape_of
 from raptr.objectives import Objective, causal, masked
-from raptr.plan import LayerCosts, ModelShape
-from raptr.train.build import build_arguments, build_model, build_model_config
+from raptr.plan import LayerCosts, ModelShape, Plan
+from raptr.train.build import batch_of, build_arguments, build_model, build_model_config
 
 _VALIDATION_SEED = 0
 """Every run masks the validation text alike, whatever its seed, so that losses compare."""
@@ -101,7 +110,7 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
     special_tokens = {name: getattr(store.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     model_config = build_model_config(config, vocabulary(store.tokenizer), special_tokens)
     shape, costs, parameters, layer_parameters = measure(config, model_config)
-    batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    batch = batch_of(arguments)
     task = Task(
         config=config,
         store=store,
@@ -131,6 +140,26 @@ def prepare_data(config: RunConfig, cache: Path) -> TokenStore:
         tokenizer=data.tokenizer,
         cache=cache,
     )
+
+
+def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
+    """A config's method, bound to its model and number of steps; no text is read and nothing is trained.
+
+    Returns:
+        The method as text, the plan, and the FLOPs of one step of the whole batch.
+
+    Raises:
+        RaptrError: what does not fit together, or no number of steps.
+    """
+    arguments = build_arguments(config, Path())
+    if "max_steps" not in config.training:
+        raise RaptrError("the number of steps is not known without the data; give training.max_steps=...")
+    tokenizer = config.data.tokenizer
+    tokens = tokenizer if isinstance(tokenizer, int) else vocabulary(load_tokenizer(tokenizer))
+    shape, costs, _, _ = measure(config, build_model_config(config, tokens))
+    method = config.build_method()
+    plan = method.plan(shape, int(config.training["max_steps"]))
+    return str(method), plan, costs.scaled(batch_of(arguments))
 
 
 def measure(config: RunConfig, model_config: Any) -> tuple[ModelShape, LayerCosts, int, int]:

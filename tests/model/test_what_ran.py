@@ -1,0 +1,84 @@
+"""The optimizer policy follows what really ran, not only what was activated."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import raptr
+from raptr import RaptrError
+from reference.handwritten import Net, loss_of, some_tokens
+from reference.script import Script
+
+PATH = raptr.Subnetwork.of((0, 3))
+
+
+def moved_by(use: Callable[[nn.Module, raptr.AttachedModel], None]) -> list[bool]:
+    """Which layers move in one step of AdamW after layers 0 and 3 were activated and the model was used."""
+    torch.manual_seed(0)
+    model = Net(4, "attention").train()
+    net = raptr.attach(model, blocks=model.layers)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    net.prepare(optimizer)
+    net.activate(Script([PATH]), 0)
+    before = [[p.clone() for p in block.parameters()] for block in model.layers]
+    use(model, net)
+    optimizer.step()
+    return [
+        any(not torch.equal(p, old) for p, old in zip(block.parameters(), olds, strict=True))
+        for block, olds in zip(model.layers, before, strict=True)
+    ]
+
+
+def test_the_path_moves_when_the_path_ran() -> None:
+    assert moved_by(lambda model, net: loss_of(model, some_tokens()).backward()) == [True, False, False, True]
+
+
+def test_gradients_of_a_full_backward_in_eval_mode_are_used() -> None:
+    assert moved_by(lambda model, net: loss_of(model.eval(), some_tokens()).backward()) == [True] * 4
+
+
+def test_gradients_of_a_forced_subnetwork_are_used() -> None:
+    def use(model: nn.Module, net: raptr.AttachedModel) -> None:
+        with net.using(raptr.Subnetwork.of((0, 1, 3))):
+            loss_of(model, some_tokens()).backward()
+
+    assert moved_by(use) == [True, True, False, True]
+
+
+def test_validation_between_micro_batches_trains_nothing() -> None:
+    def use(model: nn.Module, net: raptr.AttachedModel) -> None:
+        with torch.no_grad():
+            loss_of(model.eval(), some_tokens())
+        loss_of(model.train(), some_tokens()).backward()
+
+    assert moved_by(use) == [True, False, False, True]
+
+
+def test_step_that_a_scaler_left_out_does_not_count_for_the_next() -> None:
+    torch.manual_seed(0)
+    model = Net(4, "attention").train()
+    net = raptr.attach(model, blocks=model.layers)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    net.prepare(optimizer)
+    plan = Script([raptr.Subnetwork.of((0, 1)), raptr.Subnetwork.of((0, 2))])
+    net.activate(plan, 0)
+    loss_of(model, some_tokens()).backward()
+    optimizer.zero_grad(set_to_none=False)  # no optimizer.step(): the scaler saw an overflow
+    net.activate(plan, 1)
+    loss_of(model, some_tokens()).backward()
+    before = [p.clone() for p in model.layers[1].parameters()]
+    optimizer.step()
+    assert all(torch.equal(p, old) for p, old in zip(model.layers[1].parameters(), before, strict=True))
+
+
+def test_handle_from_before_a_new_attach_is_refused() -> None:
+    model = Net(4, "attention")
+    old = raptr.attach(model, blocks=model.layers)
+    old.detach()
+    new = raptr.attach(model, blocks=model.layers)
+    with pytest.raises(RaptrError, match="newest attach"):
+        old.activate(Script([PATH]), 0)
+    new.activate(Script([PATH]), 0)
+    assert new.subnetwork == PATH
