@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from raptr.compare.budget import Budget, steps_of
 from raptr.compare.summary import run_folder, summarise
 from raptr.config import RunConfig
+from raptr.config.yaml import write_yaml
 from raptr.errors import RaptrError
 from raptr.train.engine import claim_folder, train, write_json
 from raptr.train.task import Task, prepare_task
@@ -55,7 +55,7 @@ def compare(
     task = prepare_task(config, cache)
     steps = {label: steps_of(config.build_method(label), task, budget) for label in labels}
     record = {"budget": budget, "config": config.model_dump(mode="json")}
-    claim_folder(folder, yaml.safe_dump(record, sort_keys=False, allow_unicode=True), "comparison.yaml")
+    claim_folder(folder, write_yaml(record), "comparison.yaml")
 
     runs = [(label, seed) for seed in numbers for label in labels]
     for number, (label, seed) in enumerate(runs, start=1):

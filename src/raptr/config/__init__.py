@@ -1,0 +1,11 @@
+"""The validated configuration of a run.
+
+A config is a YAML file; `load` reads one (or a preset by its name), applies ``key=value`` overrides
+and validates the whole. Unknown keys are errors. Nothing here imports torch or transformers: the
+parts that they own (``model.config``, ``training``) are checked where they are used.
+"""
+
+from raptr.config.load import dump, load, parse, presets
+from raptr.config.schema import DataConfig, FullConfig, RaPTrConfig, RunConfig
+
+__all__ = ["DataConfig", "FullConfig", "RaPTrConfig", "RunConfig", "dump", "load", "parse", "presets"]
