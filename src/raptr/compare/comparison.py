@@ -93,12 +93,16 @@ def _run_task(task: Task, label: str, seed: int, steps: int) -> Task:
 
 def _stretched(training: dict[str, Any], ratio: float) -> dict[str, Any]:
     """Step counts of the learning-rate schedule, for a run that is ``ratio`` times as long; shares stay."""
+
+    def longer(count: Any) -> Any:
+        return round(count * ratio) if isinstance(count, int | float) and count >= 1 else count
+
     result = dict(training)
-    if training.get("warmup_steps", 0) >= 1:
-        result["warmup_steps"] = round(training["warmup_steps"] * ratio)
+    if "warmup_steps" in training:
+        result["warmup_steps"] = longer(training["warmup_steps"])
     if isinstance(training.get("lr_scheduler_kwargs"), dict):
         result["lr_scheduler_kwargs"] = {
-            key: round(value * ratio) if re.fullmatch(r"num_\w+_steps", key) else value
+            key: longer(value) if re.fullmatch(r"num_\w+_steps", key) else value
             for key, value in training["lr_scheduler_kwargs"].items()
         }
     return result

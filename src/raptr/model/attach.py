@@ -141,7 +141,12 @@ class AttachedModel:
         """Run exactly this subnetwork inside the block, in evaluation too.
 
         Example:
-            >>> # with net.using(raptr.Subnetwork.of((0, 5, 11))): model(**batch)
+            >>> import raptr
+            >>> model = nn.Sequential(nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]))
+            >>> net = raptr.attach(model, blocks=model[0])
+            >>> with net.using(raptr.Subnetwork.of((1,))):
+            ...     torch.equal(model[0][0](torch.ones(1, 2)), torch.ones(1, 2))
+            True
         """
         self._refuse_detached()
         subnetwork.check(self.shape)

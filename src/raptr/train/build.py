@@ -152,7 +152,7 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
                 f"{'did you mean ' + ' or '.join(near) + '?' if near else 'see their documentation.'}"
             )
         try:
-            given[key] = TypeAdapter(hints[key]).validate_python(value)
+            given[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
         except ValidationError as error:
             raise RaptrError(
                 f"training.{key} is {value!r}; expected {hints[key]}: {error.errors()[0]['msg']}."
