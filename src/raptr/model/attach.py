@@ -247,9 +247,8 @@ class AttachedModel:
         return count_flops(self.model, length)
 
     def _refuse_detached(self) -> None:
-        for stack, gates in zip(self._stacks, self._gates, strict=True):
-            if any(gate_of(block) is not gate for block, gate in zip(stack.blocks, gates, strict=True)):
-                raise RaptrError("this handle was detached; use the handle of the newest attach, or attach again.")
+        if gate_of(self._stacks[0].blocks[0]) is not self._gates[0][0]:
+            raise RaptrError("this handle was detached; use the handle of the newest attach, or attach again.")
 
     def _set(self, subnetwork: Subnetwork, *, forced: bool) -> None:
         for gates, path in zip(self._gates, subnetwork.layers, strict=True):

@@ -1,8 +1,7 @@
 """What runs at one step, and what is copied where at a stage boundary."""
 
-from collections.abc import Iterable
+import operator
 from dataclasses import dataclass
-from numbers import Integral
 
 from raptr.errors import RaptrError
 from raptr.plan.shape import ModelShape
@@ -26,15 +25,16 @@ class Subnetwork:
     layers: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
-        if not all(isinstance(path, Iterable) for path in self.layers):
+        try:
+            layers = tuple(tuple(map(operator.index, path)) for path in self.layers)
+        except TypeError as error:
             raise RaptrError(
-                f"layers {self.layers} are not one tuple per stack; for one stack write Subnetwork.of((0, 2, 5))."
-            )
-        object.__setattr__(self, "layers", tuple(tuple(path) for path in self.layers))
-        for path in self.layers:
-            if not all(isinstance(layer, Integral) for layer in path) or any(
-                b <= a for a, b in zip((-1, *path), path, strict=False)
-            ):
+                f"layers {self.layers} are not one tuple of layer numbers per stack; "
+                "for one stack write Subnetwork.of((0, 2, 5))."
+            ) from error
+        object.__setattr__(self, "layers", layers)
+        for path in layers:
+            if not all(map(operator.lt, (-1, *path), path)):
                 raise RaptrError(
                     f"kept layers {path} are not rising numbers from 0 on; "
                     "give each kept layer once, in order, counted from 0."
