@@ -3,7 +3,7 @@
 import copy
 import difflib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
@@ -73,19 +73,17 @@ def build_model_config(
     """
     architecture, given = config.model.architecture, config.model.config
     if architecture not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(architecture, CONFIG_MAPPING.keys(), n=3)
         raise RaptrError(
             f"model.architecture {architecture!r} is not a model type of transformers {transformers.__version__}; "
-            f"{'did you mean ' + ' or '.join(near) + '?' if near else 'expected e.g. llama, gpt2 or bert.'}"
+            + _hint(architecture, CONFIG_MAPPING.keys(), "expected e.g. llama, gpt2 or bert.")
         )
     known = CONFIG_MAPPING[architecture]
     expected = {*known().to_dict(), *known.attribute_map}
     for key in given:
         if key not in expected:
-            near = difflib.get_close_matches(key, expected, n=3)
             raise RaptrError(
                 f"model.config.{key} is not a setting of {architecture}; "
-                f"{'did you mean ' + ' or '.join(near) + '?' if near else 'see its configuration in transformers.'}"
+                + _hint(key, expected, "see its configuration in transformers.")
             )
     try:
         result = AutoConfig.for_model(architecture, **{"vocab_size": vocabulary, **special_tokens, **given})
@@ -146,10 +144,9 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
         if key in _OWN:
             raise RaptrError(f"training.{key} is set by raptr; remove it: {_OWN[key]}.")
         if key not in names:
-            near = difflib.get_close_matches(key, names, n=3)
             raise RaptrError(
                 f"training.{key} is not an argument of transformers' TrainingArguments; "
-                f"{'did you mean ' + ' or '.join(near) + '?' if near else 'see their documentation.'}"
+                + _hint(key, names, "see their documentation.")
             )
         try:
             given[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
@@ -193,3 +190,8 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
 def batch_of(arguments: TrainingArguments) -> int:
     """Sequences of one optimizer step, over all devices and micro-steps."""
     return int(arguments.train_batch_size * arguments.gradient_accumulation_steps)
+
+
+def _hint(given: str, known: Iterable[str], otherwise: str) -> str:
+    near = difflib.get_close_matches(given, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise
