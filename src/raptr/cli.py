@@ -127,10 +127,10 @@ def data(arguments: Arguments = None, cache: Cache = None) -> None:
 @app.command()
 def train(arguments: Arguments = None, output: Output = None, cache: Cache = None) -> None:
     """Train a config's model with its method, and write a report."""
-    _quiet()
-    from raptr import terminal
-    from raptr.train.engine import train as run
-    from raptr.train.task import prepare_task
+    with _loading():
+        from raptr import terminal
+        from raptr.train.engine import train as run
+        from raptr.train.task import prepare_task
 
     config = _load(arguments)
     folder = output or Path("runs") / config.name
@@ -155,9 +155,9 @@ def compare(
 
     Finished runs are kept: the same command again goes on where it was.
     """
-    _quiet()
-    from raptr import terminal
-    from raptr.compare import compare as run
+    with _loading():
+        from raptr import terminal
+        from raptr.compare import compare as run
 
     config = _load(arguments)
     folder = output or Path("runs") / config.name
@@ -252,9 +252,12 @@ def _console(*, stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, width=140)
 
 
-def _quiet() -> None:
-    """Leave the screen to raptr's own progress and errors."""
-    import transformers
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Say that something happens while imports take their seconds, and keep transformers quiet."""
+    with _console(stderr=True).status("loading PyTorch and transformers ..."):
+        import transformers
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        yield

@@ -96,6 +96,8 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
         if not existed:
             with suppress(OSError):
                 folder.rmdir()  # the Trainer makes its folder before it looks at its arguments
+        if isinstance(error, RaptrError):
+            raise
         raise RaptrError(f"training is not valid: {error}") from error
 
     claim_folder(folder, dump(config), "config.yaml")
