@@ -13,7 +13,7 @@ from raptr.report.units import count, quantity
 
 
 def parse_lengths(text: str) -> Any:
-    """ "equal", "proportional", "100-200-700" (steps) or "10%-20%-70%" (shares of the run)."""
+    """Stage lengths: equal, proportional, steps ("100-200-700") or shares of the run ("10%-20%-70%")."""
     if not re.match(r"\d", text):
         return text
     parts = text.split("-")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
 from raptr.config import load
 from raptr.errors import RaptrError
@@ -373,6 +373,12 @@ def test_tensorboard_gets_the_totals(tmp_path: Path, cache: Path) -> None:
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str, cache: Path) -> None:
     with pytest.raises(RaptrError, match=message):
         prepare_task(tiny(**changes), cache)
+
+
+def test_several_processes_are_refused_with_what_to_use(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    with pytest.raises(RaptrError, match=r"one process, but 2 were started.*ProgressiveCallback"):
+        prepare_task(tiny(), cache)
 
 
 def test_tokenizer_of_the_run_is_kept_with_the_model(finished: Any) -> None:

@@ -19,7 +19,7 @@ def read_yaml(text: str, source: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise RaptrError(f"{source} is not safe, plain YAML: {error}") from error
-    except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:  # from PyYAML's constructors
+    except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:  # PyYAML's constructors
         raise RaptrError(f"{source} holds a value that is not what its form says: {error!r}.") from error
     except RecursionError as error:
         raise RaptrError(f"{source} is nested too deeply to be a config.") from error

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from raptr.errors import RaptrError
-from raptr.model.depth import Gate, Returns, gate_of, is_topmost, put_gate, take_gate
+from raptr.model.depth import Gate, Returns, first_argument, gate_of, is_topmost, put_gate, take_gate
 from raptr.model.flops import count_flops
 from raptr.model.optimizer import Inactive, copy_layers, create_state, drop_gradients, fill_gradients
 from raptr.model.stacks import Blocks, Stack, find_stacks, is_hugging_face, shape_of
@@ -58,6 +58,9 @@ def attach(model: nn.Module, blocks: Blocks | None = None, compile: bool = False
     stacks = find_stacks(model, blocks)
     if blocks is None and is_hugging_face(model):
         check_calls(model, stacks)
+    for stack in stacks:
+        for block in stack.blocks:
+            first_argument(block)
     return AttachedModel(model, stacks, compile=compile)
 
 

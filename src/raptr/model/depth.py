@@ -82,10 +82,22 @@ def gate_of(block: nn.Module) -> Gate | None:
     return block.__dict__.get(_GATE)
 
 
+def first_argument(block: nn.Module) -> str:
+    """The name of a block's first argument, which must be the hidden states.
+
+    Raises:
+        RaptrError: the block's forward takes nothing.
+    """
+    for name in inspect.signature(block.forward).parameters:
+        return name
+    raise RaptrError(
+        f"the forward of {type(block).__name__} takes no argument; a layer takes hidden states first and returns them."
+    )
+
+
 def put_gate(block: nn.Module, returns: Returns) -> Gate:
     """Swap the block's class for its gated subclass."""
-    hidden = next(iter(inspect.signature(block.forward).parameters))
-    gate = Gate(hidden, returns)
+    gate = Gate(first_argument(block), returns)
     block.__dict__[_GATE] = gate
     original: Any = type(block)
     block.__class__ = _gated(original)
@@ -105,7 +117,7 @@ def is_topmost(block: nn.Module) -> bool:
 
 @cache
 def _gated(original: Any) -> Any:
-    """The gated subclass of a block's class: the same name, the same module, one method more."""
+    """The gated subclass of a block's class: the same name, the same module, two methods more."""
 
     def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         gate: Gate = self.__dict__[_GATE]

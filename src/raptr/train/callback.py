@@ -34,7 +34,10 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
             of steps, or if DDP was set up so that it cannot train parts of a model.
 
     Example:
-        >>> # Trainer(model, args, train_dataset=..., callbacks=[raptr.ProgressiveCallback(method)])
+        >>> import raptr
+        >>> callback = raptr.ProgressiveCallback(raptr.RaPTr("6-8-10-12"))  # for Trainer(callbacks=[callback])
+        >>> str(callback.method)
+        'RaPTr 6-8-10-12'
     """
 
     def __init__(self, method: Method, inactive: Inactive = "freeze") -> None:
