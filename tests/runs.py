@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 
 from raptr.config import RunConfig, parse
-from raptr.train.engine import Result, train
+from raptr.train.engine import train
+from raptr.train.folder import Result
 from raptr.train.task import Task, prepare_task
 
 TINY: dict[str, Any] = {
@@ -53,6 +54,14 @@ def metrics(folder: Path, kind: str) -> list[dict[str, Any]]:
     """The lines of one kind in a run's metrics.jsonl."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+TIMES = ("seconds",)
+
+
+def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl without what no two runs share: the clock."""
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

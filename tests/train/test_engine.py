@@ -111,7 +111,7 @@ def test_full_model_is_validated_throughout_and_the_saved_model_is_that_model(fi
     assert [line["step"] for line in lines] == [0, 3, 6, 9]
     assert lines[-1]["eval_loss"] == result["eval_loss"] < lines[0]["eval_loss"]
     model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
-    data, collate = task.validation_data(), task.collator(validation=True)
+    data, collate = task.validation_data()["validation"], task.collator(validation=True)
     with torch.no_grad():
         loss = model(**collate([data[i] for i in range(len(data))])).loss.item()
     assert loss == pytest.approx(result["eval_loss"], rel=1e-4)
@@ -203,7 +203,7 @@ def test_another_seed_gives_another_start_and_order(finished: Any, cache: Path) 
     ours, theirs = build_model(task.config, task.model_config), build_model(other.config, other.model_config)
     assert not all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     assert task.training_data(9)[0]["index"] != other.training_data(9)[0]["index"]
-    assert task.validation_data()[0]["index"] == other.validation_data()[0]["index"]
+    assert task.validation_data()["validation"][0]["index"] == other.validation_data()["validation"][0]["index"]
 
 
 def test_number_of_data_workers_changes_nothing(finished: Any, tmp_path: Path, cache: Path) -> None:
@@ -243,7 +243,7 @@ def test_masked_validation_is_the_same_for_every_seed(cache: Path) -> None:
     for seed in (0, 1):
         config = tiny(seed=seed, model={"architecture": "bert", "config": bert}, objective__name="masked")
         task = prepare_task(config, cache)
-        items = [task.validation_data()[i] for i in range(4)]
+        items = [task.validation_data()["validation"][i] for i in range(4)]
         batches.append((task.collator(validation=True)(items), task.collator()(items)))
     assert torch.equal(batches[0][0]["input_ids"], batches[1][0]["input_ids"])
     assert not torch.equal(batches[0][1]["input_ids"], batches[1][1]["input_ids"]), "training masks follow the seed"

@@ -21,7 +21,7 @@ def test_time_left_knows_that_later_stages_are_dearer(tmp_path: Path) -> None:
     costs = LayerCosts.uniform(SHAPE)
     progressive = ProgressiveCallback(RaPTr("2-4"))
     progressive.plan = RaPTr("2-4").plan(SHAPE, 20)
-    metrics = MetricsCallback(tmp_path / "metrics.jsonl", progressive, costs, tokens=1)
+    metrics = MetricsCallback(tmp_path / "metrics.jsonl", progressive, costs, tokens=1, validations=["validation"])
     bar = ProgressCallback("run", Console(quiet=True), progressive, metrics, costs)
     bar._expected = 10 * 2 + 10 * 4
     assert bar.seconds_left() is None, "nothing is known before the first step"

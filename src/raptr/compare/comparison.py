@@ -13,7 +13,8 @@ from raptr.compare.summary import run_folder, summarise
 from raptr.config import RunConfig
 from raptr.config.yaml import write_yaml
 from raptr.errors import RaptrError
-from raptr.train.engine import claim_folder, train, write_json
+from raptr.train.engine import train
+from raptr.train.folder import claim_folder, write_json
 from raptr.train.task import Task, prepare_task
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from raptr.compare.statistics import mean, t_interval, verdict
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
-from raptr.train.engine import Result, read_result
+from raptr.train.folder import Result, read_result
 
 _MEASURES = ("steps", "tokens", "epochs", "layer_flops", "total_flops", "seconds")
 

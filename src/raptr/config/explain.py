@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from raptr.config.schema import (
     CausalConfig,
+    CheckpointConfig,
     DataConfig,
     EvaluationConfig,
     FullConfig,
@@ -61,6 +62,7 @@ _KINDS: dict[str, type[BaseModel]] = {
     "model": ModelConfig,
     "data": DataConfig,
     "evaluation": EvaluationConfig,
+    "checkpoints": CheckpointConfig,
     "causal": CausalConfig,
     "masked": MaskedConfig,
     "full": FullConfig,

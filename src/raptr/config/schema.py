@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from raptr.errors import RaptrError
 from raptr.plan import METHODS, Full, Method, RaPTr, Schedule
@@ -16,10 +16,35 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """A model made from scratch: an architecture of transformers and its configuration."""
+    """The model: an architecture of transformers and its configuration, from scratch or from what exists.
 
-    architecture: str = "llama"
+    Without ``from_config`` and ``from_pretrained``, ``config`` is the configuration of ``architecture``
+    where it differs from its defaults. ``from_config`` begins with an existing configuration (a preset's
+    name, a folder, a name on the Hugging Face Hub) and fresh weights; ``from_pretrained`` takes the
+    weights too. ``config`` then holds what is changed in it.
+    """
+
+    architecture: str | None = None
+    from_config: str | None = None
+    from_pretrained: str | None = None
     config: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_llama_unless_it_says_so(cls, data: Any) -> Any:
+        if isinstance(data, dict) and all(
+            data.get(key) is None for key in ("architecture", "from_config", "from_pretrained")
+        ):
+            return {**data, "architecture": "llama"}
+        return data
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> "ModelConfig":
+        if self.from_config is not None and self.from_pretrained is not None:
+            raise ValueError("give from_config (a configuration) or from_pretrained (weights too), not both")
+        if self.architecture is not None and (self.from_config is not None or self.from_pretrained is not None):
+            raise ValueError("architecture follows from from_config or from_pretrained; remove it")
+        return self
 
 
 class DataConfig(_Section):
@@ -47,22 +72,43 @@ class MaskedConfig(_Section):
     rate: float = Field(default=0.15, gt=0, le=1)
 
 
+def _is_count_or_share(every: int | float) -> int | float:
+    if not (every >= 1 if isinstance(every, int) else 0 < every <= 1):
+        raise ValueError("give a number of steps (an int from 1 on) or a share of the run (a float up to 1.0)")
+    return every
+
+
+def _interval(every: int | float, steps: int) -> int:
+    return every if isinstance(every, int) else max(1, math.ceil(every * steps))
+
+
+Interval = Annotated[int | float, AfterValidator(_is_count_or_share)]
+
+
 class EvaluationConfig(_Section):
-    """How often and on how much the full model's validation loss is measured."""
+    """How often, on how much and on which part of the validation text the full model's loss is measured.
 
-    every: int | float = 0.05
+    Of each validation source, the first half of the sequences is for tuning and the second for reporting
+    where hyper-parameters are chosen (``raptr compare --sweep``); otherwise all of it is reported.
+    """
+
+    every: Interval = 0.05
     sequences: int = Field(default=256, ge=1)
-
-    @field_validator("every")
-    @classmethod
-    def _is_count_or_share(cls, every: int | float) -> int | float:
-        if not (every >= 1 if isinstance(every, int) else 0 < every <= 1):
-            raise ValueError("give a number of steps (an int from 1 on) or a share of the run (a float up to 1.0)")
-        return every
+    part: Literal["all", "tuning", "report"] = "all"
 
     def interval(self, steps: int) -> int:
         """Steps between two evaluations in a run of ``steps`` steps."""
-        return self.every if isinstance(self.every, int) else max(1, math.ceil(self.every * steps))
+        return _interval(self.every, steps)
+
+
+class CheckpointConfig(_Section):
+    """How often a run is kept so that it can go on: the two newest checkpoints are there until it ends."""
+
+    every: Interval = 0.05
+
+    def interval(self, steps: int) -> int:
+        """Steps between two checkpoints in a run of ``steps`` steps."""
+        return _interval(self.every, steps)
 
 
 class FullConfig(_Section):
@@ -119,6 +165,7 @@ class RunConfig(_Section):
     objective: ObjectiveConfig = CausalConfig()
     training: dict[str, Any] = {}
     evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
 
     @model_validator(mode="before")
     @classmethod

@@ -1,60 +1,22 @@
-"""From a config to a model, a tokenizer's vocabulary and training arguments: checked, not trained."""
+"""From a config's ``model`` section to a model: from scratch, from a configuration, or from weights."""
 
 import copy
-import difflib
-import typing
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
-from pathlib import Path
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
 import transformers
-from pydantic import TypeAdapter, ValidationError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, TrainingArguments
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from raptr.config import RunConfig
+from raptr.config import RunConfig, load, presets
+from raptr.config.schema import ModelConfig
 from raptr.errors import RaptrError
+from raptr.model import find_stacks
+from raptr.train.hint import hint
 
 _AUTO_CLASSES = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}
-
-_OWN = {
-    "output_dir": "the run's folder is given to `raptr train`",
-    "seed": "give it as the config's own `seed`",
-    "data_seed": "the order of the data follows the config's own `seed`",
-    "eval_strategy": "give `evaluation.every`",
-    "eval_steps": "give `evaluation.every`",
-    "eval_on_start": "the model is always evaluated before the first step",
-    "logging_strategy": "every step is written to metrics.jsonl",
-    "logging_steps": "every step is written to metrics.jsonl",
-    "train_sampling_strategy": "the order of the data is fixed by the config's own `seed`",
-    "remove_unused_columns": "raptr makes the model's inputs itself",
-    "disable_tqdm": "raptr shows its own progress bar",
-    "resume_from_checkpoint": "repeat the command instead",
-    "torch_compile": "compiling the whole model recompiles for every path",
-    "torch_compile_backend": "compiling the whole model recompiles for every path",
-    "torch_compile_mode": "compiling the whole model recompiles for every path",
-    "auto_find_batch_size": "the batch decides what a step costs and which data it sees",
-    "accelerator_config": "the batch decides what a step costs and which data it sees",
-    "eval_delay": "the full model is validated throughout",
-    "label_smoothing_factor": "the validation loss would not be the model's",
-    "logging_nan_inf_filter": "the loss of every step is recorded as it is",
-}
-"""Arguments of the Trainer that raptr sets, and why they cannot be given."""
-
-_AT_LEAST: dict[str, float] = {
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "max_steps": 1,
-    "num_train_epochs": 0,
-    "learning_rate": 0,
-    "weight_decay": 0,
-    "warmup_steps": 0,
-    "max_grad_norm": 0,
-}
 
 
 def build_model_config(
@@ -64,35 +26,34 @@ def build_model_config(
 
     Args:
         config: the run.
-        vocabulary: how many tokens the tokenizer has; the model's ``vocab_size`` unless given.
-        special_tokens: the tokenizer's ids by name ("pad_token_id"), the model's unless given.
+        vocabulary: how many tokens the tokenizer has; the model's ``vocab_size`` unless that is given,
+            or comes with the weights.
+        special_tokens: the tokenizer's ids by name ("pad_token_id"), the model's on the same terms.
 
     Raises:
-        RaptrError: an unknown architecture or key, values that do not go together, a vocabulary
+        RaptrError: an unknown architecture, name or key, values that do not go together, a vocabulary
             smaller than the tokenizer's, or positions for fewer tokens than a sequence has.
     """
-    architecture, given = config.model.architecture, config.model.config
-    if architecture not in CONFIG_MAPPING:
-        raise RaptrError(
-            f"model.architecture {architecture!r} is not a model type of transformers {transformers.__version__}; "
-            + _hint(architecture, CONFIG_MAPPING.keys(), "expected e.g. llama, gpt2 or bert.")
-        )
-    known = CONFIG_MAPPING[architecture]
-    expected = {*known().to_dict(), *known.attribute_map}
-    for key in given:
-        if key not in expected:
+    model = config.model
+    if model.from_pretrained is not None:
+        if isinstance(config.data.tokenizer, int):
             raise RaptrError(
-                f"model.config.{key} is not a setting of {architecture}; "
-                + _hint(key, expected, "see its configuration in transformers.")
+                f"model.from_pretrained {model.from_pretrained!r} knows the tokens of its own tokenizer, but "
+                f"data.tokenizer is {config.data.tokenizer}, a size to train a new one of; "
+                f"give data.tokenizer={model.from_pretrained}, or the tokenizer that the weights were trained with."
             )
-    try:
-        result = AutoConfig.for_model(architecture, **{"vocab_size": vocabulary, **special_tokens, **given})
-    except Exception as error:
-        raise RaptrError(f"model.config is not a valid configuration of {architecture}: {error}") from error
+        result = _changed(_existing(model.from_pretrained, "from_pretrained"), model.config)
+    elif model.from_config is not None:
+        base, given = _preset_or_existing(model)
+        result = _changed(base, {"vocab_size": vocabulary, **special_tokens, **given})
+    else:
+        result = _of_architecture(str(model.architecture), vocabulary, special_tokens, model.config)
+    result.dtype = torch.float32  # weights are trained in float32; `training.bf16` is mixed precision
     if result.vocab_size < vocabulary:
         raise RaptrError(
-            f"model.config.vocab_size is {result.vocab_size}, but the tokenizer has {vocabulary} tokens; "
-            f"give at least {vocabulary}, or leave vocab_size out."
+            f"the model's vocab_size is {result.vocab_size}, but the tokenizer has {vocabulary} tokens; "
+            + ("give the tokenizer of these weights." if model.from_pretrained else f"give at least {vocabulary}, ")
+            + ("" if model.from_pretrained else "or leave model.config.vocab_size out.")
         )
     positions, length = getattr(result, "max_position_embeddings", None), config.data.sequence_length
     if positions is not None and positions < length:
@@ -104,7 +65,9 @@ def build_model_config(
 
 
 def build_model(config: RunConfig, model_config: Any, device: str | None = None) -> Any:
-    """A freshly initialised model; the same seed gives the same weights, whatever the method.
+    """The model at the beginning of a run: with the weights of ``from_pretrained``, or freshly initialised.
+
+    The same seed gives the same weights, whatever the method.
 
     Args:
         config: the run.
@@ -112,86 +75,129 @@ def build_model(config: RunConfig, model_config: Any, device: str | None = None)
         device: "meta" for a model without memory, to count its FLOPs.
 
     Raises:
-        RaptrError: the architecture has no head for the objective, or its configuration does not
-            make a model.
+        RaptrError: the architecture has no head for the objective, its configuration does not make a
+            model, or the weights are not those of a model of this configuration.
     """
     transformers.set_seed(config.seed)
+    make, name = _AUTO_CLASSES[config.objective.name], config.model.from_pretrained
     try:
+        if name is not None and device is None:
+            loaded, info = make.from_pretrained(
+                name,
+                config=copy.deepcopy(model_config),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                trust_remote_code=False,
+            )
+            _check_loaded(loaded, info, name)
+            return loaded
         with torch.device(device or "cpu"):
-            return _AUTO_CLASSES[config.objective.name].from_config(copy.deepcopy(model_config))
+            return make.from_config(copy.deepcopy(model_config))
+    except RaptrError:
+        raise
     except Exception as error:
         raise RaptrError(
-            f"no {config.model.architecture} model for the {config.objective.name} objective "
-            f"can be made from model.config: {error}"
+            f"no {model_config.model_type} model for the {config.objective.name} objective "
+            f"can be made from {f'the weights of {name!r}' if name else 'model.config'}: {error}"
         ) from error
 
 
-def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArguments:
-    """The Trainer's arguments: the config's ``training`` section with what raptr sets itself.
-
-    Args:
-        config: the run.
-        folder: the run's folder.
-        own: arguments that raptr decides for this run.
-
-    Raises:
-        RaptrError: an unknown argument, one that raptr sets itself, or a value of the wrong type.
-    """
-    hints = typing.get_type_hints(TrainingArguments)
-    names = {field.name for field in fields(TrainingArguments) if field.init}
-    given: dict[str, Any] = {}
-    for key, value in config.training.items():
-        if key in _OWN:
-            raise RaptrError(f"training.{key} is set by raptr; remove it: {_OWN[key]}.")
-        if key not in names:
-            raise RaptrError(
-                f"training.{key} is not an argument of transformers' TrainingArguments; "
-                + _hint(key, names, "see their documentation.")
-            )
-        try:
-            given[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
-        except ValidationError as error:
-            raise RaptrError(
-                f"training.{key} is {value!r}; expected {hints[key]}: {error.errors()[0]['msg']}."
-            ) from error
-        if key in _AT_LEAST and isinstance(given[key], int | float) and not given[key] >= _AT_LEAST[key]:
-            raise RaptrError(f"training.{key} is {value}; expected at least {_AT_LEAST[key]}.")
-    defaults: dict[str, Any] = {
-        "report_to": "none",
-        "save_strategy": "no",
-        "ddp_find_unused_parameters": True,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "per_device_eval_batch_size": given.get("per_device_train_batch_size", 8),
-    }
-    fixed: dict[str, Any] = {
-        "output_dir": str(folder),
-        "seed": config.seed,
-        "eval_on_start": True,
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "train_sampling_strategy": "sequential",
-        "remove_unused_columns": False,
-        "disable_tqdm": True,
-    }
-    make: Callable[..., TrainingArguments] = TrainingArguments
-    try:
-        arguments = make(**{**defaults, **given, **fixed, **own})
-    except (ValueError, ImportError, TypeError) as error:
-        raise RaptrError(f"training is not valid: {error}") from error
-    if arguments.world_size > 1:
+def _of_architecture(
+    architecture: str, vocabulary: int, special_tokens: Mapping[str, int | None], given: Mapping[str, Any]
+) -> Any:
+    if architecture not in CONFIG_MAPPING:
         raise RaptrError(
-            f"raptr's own runs use one process, but {arguments.world_size} were started; "
-            "under torchrun use raptr.ProgressiveCallback in a Trainer of your own."
+            f"model.architecture {architecture!r} is not a model type of transformers {transformers.__version__}; "
+            + hint(architecture, CONFIG_MAPPING.keys(), "expected e.g. llama, gpt2 or bert.")
         )
-    return arguments
+    known = CONFIG_MAPPING[architecture]
+    _check_keys(given, known(), architecture)
+    try:
+        return AutoConfig.for_model(architecture, **{"vocab_size": vocabulary, **special_tokens, **given})
+    except Exception as error:
+        raise RaptrError(f"model.config is not a valid configuration of {architecture}: {error}") from error
 
 
-def batch_of(arguments: TrainingArguments) -> int:
-    """Sequences of one optimizer step, over all devices and micro-steps."""
-    return int(arguments.train_batch_size * arguments.gradient_accumulation_steps)
+def _preset_or_existing(model: ModelConfig) -> tuple[Any, dict[str, Any]]:
+    """The configuration that ``from_config`` names, and what is changed in it."""
+    name = str(model.from_config)
+    if name not in presets():
+        return _existing(name, "from_config"), model.config
+    preset = load(name).model
+    given = {**preset.config, **model.config}
+    if preset.from_config is not None:
+        return _preset_or_existing(preset.model_copy(update={"config": given}))
+    if preset.from_pretrained is not None:
+        return _existing(preset.from_pretrained, "from_config"), given
+    return CONFIG_MAPPING[str(preset.architecture)](), given
 
 
-def _hint(given: str, known: Iterable[str], otherwise: str) -> str:
-    near = difflib.get_close_matches(given, known, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else otherwise
+def _existing(name: str, key: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # whatever transformers, the Hub's client or a broken file raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        also = f", or a preset ({', '.join(presets())})" if key == "from_config" else ""
+        raise RaptrError(
+            f"model.{key} {name!r} cannot be read: {reason} Expected is a folder with a config.json, "
+            f"or a name on the Hugging Face Hub{also}."
+        ) from error
+
+
+def _changed(base: Any, given: Mapping[str, Any]) -> Any:
+    """A configuration with some values changed; what was derived from the old ones is derived anew."""
+    kind = type(base)
+    _check_keys(given, base, base.model_type)
+    aliases = base.attribute_map
+    changes = {aliases.get(key, key): value for key, value in given.items()}
+    values = base.to_dict()
+    for key in _derived(base, changes):
+        values.pop(key, None)
+    for key in ("model_type", "transformers_version", "architectures", "dtype", "_name_or_path"):
+        values.pop(key, None)
+    try:
+        return kind(**{**values, **changes})
+    except Exception as error:
+        raise RaptrError(f"model.config does not fit this {base.model_type}: {error}") from error
+
+
+def _derived(base: Any, changes: Mapping[str, Any]) -> set[str]:
+    """The keys whose values follow from what is changed: per-layer lists from depth, head size from width."""
+    aliases = base.attribute_map
+    derived = set()
+    if aliases.get("num_hidden_layers", "num_hidden_layers") in changes:
+        depth = base.num_hidden_layers
+        derived |= {key for key, value in base.to_dict().items() if isinstance(value, list) and len(value) == depth}
+    width, heads = (getattr(base, name, None) for name in ("hidden_size", "num_attention_heads"))
+    resized = {aliases.get(name, name) for name in ("hidden_size", "num_attention_heads")} & changes.keys()
+    if resized and width and heads and getattr(base, "head_dim", None) == width // heads:
+        derived.add("head_dim")
+    return derived - changes.keys()
+
+
+def _check_keys(given: Mapping[str, Any], known: Any, architecture: str) -> None:
+    expected = {*known.to_dict(), *known.attribute_map}
+    for key in given:
+        if key not in expected:
+            raise RaptrError(
+                f"model.config.{key} is not a setting of {architecture}; "
+                + hint(key, expected, "see its configuration in transformers.")
+            )
+
+
+def _check_loaded(model: Any, info: Mapping[str, Any], name: str) -> None:
+    """Refuse weights of another depth or width; a head of another kind begins fresh."""
+    stacks = tuple(f"{stack.name}." for stack in find_stacks(model))
+    layers = {
+        what: sorted(key for key in map(str, info[kind]) if key.startswith(stacks))
+        for kind, what in (("missing_keys", "lack"), ("unexpected_keys", "have, but the model has not,"))
+    }
+    layers["have in another size"] = sorted(
+        str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]
+    )
+    for what, keys in layers.items():
+        if keys:
+            raise RaptrError(
+                f"the weights of {name!r} {what} {keys[0]} ({len(keys)} such in all); with from_pretrained, "
+                "model.config cannot change depth or width: use from_config for another shape with fresh weights."
+            )

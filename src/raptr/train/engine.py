@@ -1,9 +1,6 @@
 """From a config to a trained model: data, model and method on Hugging Face's Trainer."""
 
-import json
-import math
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +14,18 @@ from raptr.data import Collator
 from raptr.errors import RaptrError
 from raptr.model import CONVENTION
 from raptr.plan import Plan
-from raptr.train.build import build_arguments, build_model
+from raptr.train.arguments import build_arguments
+from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
+from raptr.train.checkpoint import KEPT, CheckpointCallback, newest_checkpoint, remove_checkpoints
 from raptr.train.environment import describe_environment
-from raptr.train.metrics import MetricsCallback, to_json
+from raptr.train.folder import Result, check_folder, check_same, read_result, write_json, write_text
+from raptr.train.metrics import MetricsCallback, Progress
 from raptr.train.progress import ProgressCallback
 from raptr.train.task import Task
 
-Result = dict[str, float]
-"""What a finished run did: steps, tokens, epochs, FLOPs, seconds and the full model's last validation
-loss, which is NaN if the run diverged (in the file, null)."""
+CHECKPOINTS = "checkpoints"
+"""The folder of a run's checkpoints; it is there until the run is finished."""
 
 
 class _Trainer(transformers.Trainer):  # type: ignore[misc]
@@ -54,9 +53,9 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     """Train the model of a task with its config's method, and keep everything in a run folder.
 
     The folder holds ``config.yaml`` (resolved), ``run.json`` (the plan, the data, the environment),
-    ``metrics.jsonl`` and, when the run is finished, ``model/`` (an ordinary Hugging Face checkpoint
-    with its tokenizer) and ``result.json``. A finished run is not trained again; an unfinished one
-    starts again from step 0.
+    ``metrics.jsonl``, ``checkpoints/`` while it is trained and, when it is finished, ``model/`` (an
+    ordinary Hugging Face checkpoint with its tokenizer) and ``result.json``. A finished run is not
+    trained again; an unfinished one goes on from its newest whole checkpoint.
 
     Args:
         task: of `prepare_task`.
@@ -78,9 +77,12 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     plan = method.plan(task.shape, task.steps)
     facts = _facts(task, plan, str(method), command)
     check_folder(folder, dump(config), "config.yaml")
+    checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / "metrics.jsonl")
     finished = read_result(folder)
+    if finished is not None or checkpoint is not None:
+        check_same(folder, facts)
     if finished is not None:
-        _check_same(folder, facts)
+        remove_checkpoints(folder / CHECKPOINTS)
         console.print(f"{title}: finished before", highlight=False, soft_wrap=True)
         return finished
 
@@ -88,50 +90,59 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     model = build_model(config, task.model_config)
     uses_cache = getattr(model.config, "use_cache", None)  # the Trainer turns it off, for training
     progressive = ProgressiveCallback(method, inactive=config.settings(config.method).inactive)
-    metrics = MetricsCallback(folder / "metrics.jsonl", progressive, task.costs, task.tokens_per_step)
+    metrics = MetricsCallback(
+        folder / "metrics.jsonl", progressive, task.costs, task.tokens_per_step, list(task.validation_data())
+    )
     bar = ProgressCallback(title, console, progressive, metrics, task.costs)
     try:
-        trainer = _make_trainer(task, folder, model, [progressive, metrics, bar])
+        trainer = _make_trainer(
+            task,
+            folder,
+            model,
+            [progressive, metrics, bar, CheckpointCallback(metrics)],
+            resumed=checkpoint is not None,
+        )
     except (ValueError, RuntimeError, ImportError) as error:
         if not existed:
-            with suppress(OSError):
-                folder.rmdir()  # the Trainer makes its folder before it looks at its arguments
+            shutil.rmtree(folder, ignore_errors=True)  # the Trainer makes its folder before it looks at its arguments
         if isinstance(error, RaptrError):
             raise
         raise RaptrError(f"training is not valid: {error}") from error
 
-    claim_folder(folder, dump(config), "config.yaml")
-    for leftover in ("model", "tensorboard"):
+    write_text(folder / "config.yaml", dump(config))
+    for leftover in ("model", *(["tensorboard"] if checkpoint is None else [])):
         shutil.rmtree(folder / leftover, ignore_errors=True)
     write_json(folder / "run.json", facts)
+    if checkpoint is not None:
+        metrics.restore(checkpoint.metrics)
+        console.print(f"{title}: goes on after step {checkpoint.step}", highlight=False, soft_wrap=True)
     try:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     finally:
         bar.close()
 
-    assert metrics.progress.eval_loss is not None
     if uses_cache is not None:
         model.config.use_cache = uses_cache
     trainer.save_model(str(folder / "model"))
     (folder / "model" / "training_args.bin").unlink(missing_ok=True)  # a pickle, and config.yaml says it all
-    result: Result = {
-        "steps": task.steps,
-        "epochs": task.epochs(task.steps),
-        **metrics.progress.totals(),
-        "eval_loss": metrics.progress.eval_loss,
-    }
+    result = _result(task, metrics.progress)
     write_json(folder / "result.json", result)
+    remove_checkpoints(folder / CHECKPOINTS)
     return result
 
 
-def _make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any]) -> _Trainer:
+def _make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], *, resumed: bool) -> _Trainer:
     config = task.config
     arguments = build_arguments(
         config,
-        folder,
+        folder / CHECKPOINTS,
         max_steps=task.steps,
         eval_strategy="steps",
         eval_steps=config.evaluation.interval(task.steps),
+        eval_on_start=not resumed,
+        save_strategy="steps",
+        save_steps=config.checkpoints.interval(task.steps),
+        save_total_limit=KEPT,
     )
     trainer = _Trainer(
         model=model,
@@ -163,71 +174,15 @@ def _masked_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> A
     return ForMaskedLMLoss(logits, labels, vocab_size=logits.shape[-1], num_items_in_batch=num_items_in_batch)
 
 
-def read_result(folder: Path) -> Result | None:
-    """What a run folder's finished run did; None if it is not finished."""
-    path = folder / "result.json"
-    if not path.exists():
-        return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return {name: math.nan if value is None else value for name, value in content.items()}
-
-
-def check_folder(folder: Path, record: str, file: str) -> None:
-    """Refuse a folder that holds something other than this very run, by the record in it.
-
-    Raises:
-        RaptrError: it holds something else; nothing is touched.
-    """
-    existing = folder / file
-    if existing.exists():
-        old = existing.read_text(encoding="utf-8")
-        if old != record:
-            raise RaptrError(
-                f"{folder} holds another run: {_difference(old, record)}. "
-                "Give another --output (or name=...), or remove that folder."
-            )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RaptrError(f"{folder} exists and is not a run of raptr ({file} is not in it); give another --output.")
-
-
-def claim_folder(folder: Path, record: str, file: str) -> None:
-    """Make a folder this run's own; see `check_folder`."""
-    check_folder(folder, record, file)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / file).write_text(record, encoding="utf-8")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def _check_same(folder: Path, facts: dict[str, Any]) -> None:
-    """A finished run stands for this one only if data, steps, costs and versions are the same."""
-    before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    for name, old, new in [
-        ("data", before["data"]["key"], facts["data"]["key"]),
-        ("steps", before["steps"], facts["steps"]),
-        ("FLOPs of a step", before["flops"], json.loads(to_json(facts["flops"]))),
-        *((name, before["environment"][name], facts["environment"][name]) for name in _VERSIONS),
-    ]:
-        if old != new:
-            raise RaptrError(
-                f"the finished run in {folder} is not the one that would be made now: its {name} "
-                f"is {str(old)[:80]}, now {str(new)[:80]}. Give another --output, or remove that folder."
-            )
-
-
-_VERSIONS = ("raptr", "torch", "transformers")
-
-
-def _difference(old: str, new: str) -> str:
-    for before, after in zip(old.splitlines(), new.splitlines(), strict=False):
-        if before != after:
-            return f"it has {before.strip()!r} where this one has {after.strip()!r}"
-    return "its config has other lines"
+def _result(task: Task, progress: Progress) -> Result:
+    assert progress.eval_loss is not None
+    return {
+        "steps": task.steps,
+        "epochs": task.epochs(task.steps),
+        **progress.totals(),
+        "eval_loss": progress.eval_loss,
+        "eval_losses": progress.eval_losses,
+    }
 
 
 def _facts(task: Task, plan: Plan, label: str, command: str) -> dict[str, Any]:
@@ -247,12 +202,14 @@ def _facts(task: Task, plan: Plan, label: str, command: str) -> dict[str, Any]:
             ],
         },
         "model": {
-            "architecture": config.model.architecture,
+            "architecture": task.model_config.model_type,
+            "from_pretrained": config.model.from_pretrained,
             "parameters": task.parameters,
             "layer_parameters": task.layer_parameters,
         },
         "flops": {"convention": CONVENTION, "layers": task.costs.layers, "other": task.costs.other},
         "data": task.store.description,
+        "validation": list(task.validation_data()),
         "environment": describe_environment(),
         "command": command,
     }

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ class Progress:
         total_flops: the same with everything besides the layers.
         seconds: wall clock of training, data loading included, validation and saving not.
         loss: the training loss of the last step; None before the first.
-        eval_loss: the full model's last validation loss; None before the first.
+        eval_loss: the full model's last validation loss, the mean over validation sources; None before
+            the first.
+        eval_losses: the same by source.
     """
 
     tokens: int = 0
@@ -32,6 +36,7 @@ class Progress:
     seconds: float = 0.0
     loss: float | None = None
     eval_loss: float | None = None
+    eval_losses: dict[str, float] = field(default_factory=dict)
 
     def totals(self) -> dict[str, float]:
         """The totals under the names they have in metrics.jsonl."""
@@ -56,33 +61,69 @@ def to_json(content: Any, indent: int | None = None) -> str:
     return json.dumps(finite(content), indent=indent, allow_nan=False)
 
 
+def _number(value: Any) -> Any:
+    """A loss that was not finite is null in a file."""
+    if isinstance(value, dict):
+        return {key: _number(part) for key, part in value.items()}
+    return math.nan if value is None else value
+
+
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     """Writes metrics.jsonl and keeps the totals.
 
     A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
     loss, gradient norm and learning rate of this very step, and the totals. A line of kind "eval"
-    holds the validation loss of the full model after that many steps.
+    holds the validation loss of the full model after that many steps: the mean over the validation
+    sources, and where there are several, that of each.
 
     Args:
-        path: the file; started anew.
+        path: the file; started anew, unless the state of a checkpoint is restored.
         progressive: knows the plan.
         costs: FLOPs of one step of the whole batch.
         tokens: tokens of one step.
+        validations: the names of the validation sources.
     """
 
-    def __init__(self, path: Path, progressive: ProgressiveCallback, costs: LayerCosts, tokens: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        progressive: ProgressiveCallback,
+        costs: LayerCosts,
+        tokens: int,
+        validations: Sequence[str],
+    ) -> None:
         self.progress = Progress()
         self._path = path
         self._progressive = progressive
         self._costs = costs
         self._tokens = tokens
+        self._validations = tuple(validations)
+        self._measured: dict[str, float] = {}
         self._mark = 0.0
+        self._bytes = 0
+
+    @property
+    def between_validations(self) -> bool:
+        """Whether some validation sources were measured and others not yet."""
+        return bool(self._measured)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The totals and how much of the file belongs to them, for a checkpoint; the file is on disk then."""
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+        return {"bytes": self._path.stat().st_size, "progress": asdict(self.progress)}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's snapshot; what was recorded after it is cut off when training begins."""
+        self.progress = Progress(**{k: _number(v) for k, v in snapshot["progress"].items()})
+        self._bytes = snapshot["bytes"]
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the file and the clock."""
-        self._path.write_text("", encoding="utf-8")
+        self._path.touch()
+        os.truncate(self._path, self._bytes)
         self._mark = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -134,22 +175,31 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write the validation's line; its time does not count."""
+        """Write the validation's line once every source was measured; its time does not count."""
+        assert metrics is not None
+        for name in self._validations:
+            if f"eval_{name}_loss" in metrics:
+                self._measured[name] = metrics[f"eval_{name}_loss"]
+        if len(self._measured) == len(self._validations):
+            self._write_evaluation(state.global_step)
+        self._mark = time.perf_counter()
+
+    def _write_evaluation(self, step: int) -> None:
         plan = self._progressive.plan
         assert plan is not None
-        assert metrics is not None
-        step = state.global_step
-        self.progress.eval_loss = metrics["eval_loss"]
+        losses, self._measured = self._measured, {}
+        self.progress.eval_losses = losses
+        self.progress.eval_loss = sum(losses.values()) / len(losses)
         self._write(
             {
                 "kind": "eval",
                 "step": step,
                 "stage": plan.stages.index(plan.stage(max(step - 1, 0))),
                 **self.progress.totals(),
-                "eval_loss": metrics["eval_loss"],
+                "eval_loss": self.progress.eval_loss,
+                **({"eval_losses": losses} if len(losses) > 1 else {}),
             }
         )
-        self._mark = time.perf_counter()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Saving does not count either."""

@@ -67,7 +67,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Without a terminal, print a line."""
-        if not self._console.is_terminal and state.global_step:
+        if not (self._console.is_terminal or self._metrics.between_validations) and state.global_step:
             left = self.seconds_left()
             hint = "" if left is None else f", {timedelta(seconds=round(left))} left"
             self._console.print(self._describe(state) + hint, highlight=False, soft_wrap=True)

@@ -21,7 +21,8 @@ from raptr.errors import RaptrError
 from raptr.model import count_flops, find_stacks, shape_of
 from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, ModelShape, Plan
-from raptr.train.build import batch_of, build_arguments, build_model, build_model_config
+from raptr.train.arguments import batch_of, build_arguments
+from raptr.train.build import build_model, build_model_config
 
 _VALIDATION_SEED = 0
 """Every run masks the validation text alike, whatever its seed, so that losses compare."""
@@ -68,9 +69,10 @@ class Task:
         """The sequences of a run of ``steps`` steps, in the order that the config's seed gives."""
         return TrainingData(self.training, seed=self.config.seed, samples=steps * self.batch)
 
-    def validation_data(self) -> ValidationData:
-        """The sequences of every validation: the same for every run."""
-        return ValidationData(self.validation, count=min(self.config.evaluation.sequences, len(self.validation)))
+    def validation_data(self) -> dict[str, ValidationData]:
+        """The sequences of every validation, by source: the same for every run."""
+        count = min(self.config.evaluation.sequences, len(self.validation))
+        return {"validation": ValidationData(self.validation, count=count)}
 
     def collator(self, *, validation: bool = False) -> Collator:
         """Makes the model's inputs and labels out of sequences."""

@@ -1,0 +1,122 @@
+"""From a config's ``training`` section to the Trainer's arguments: checked, with what raptr sets itself."""
+
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from transformers import TrainingArguments
+
+from raptr.config import RunConfig
+from raptr.errors import RaptrError
+from raptr.train.hint import hint
+
+_OWN = {
+    "output_dir": "the run's folder is given to `raptr train`",
+    "seed": "give it as the config's own `seed`",
+    "data_seed": "the order of the data follows the config's own `seed`",
+    "eval_strategy": "give `evaluation.every`",
+    "eval_steps": "give `evaluation.every`",
+    "eval_on_start": "the model is always evaluated before the first step",
+    "logging_strategy": "every step is written to metrics.jsonl",
+    "logging_steps": "every step is written to metrics.jsonl",
+    "train_sampling_strategy": "the order of the data is fixed by the config's own `seed`",
+    "remove_unused_columns": "raptr makes the model's inputs itself",
+    "disable_tqdm": "raptr shows its own progress bar",
+    "resume_from_checkpoint": "repeat the command: it goes on from the newest checkpoint",
+    "save_strategy": "give `checkpoints.every`",
+    "save_steps": "give `checkpoints.every`",
+    "save_total_limit": "the two newest checkpoints are kept until the run is finished",
+    "save_only_model": "a run could not go on from such a checkpoint",
+    "load_best_model_at_end": "the last step's model is what a comparison is about",
+    "torch_compile": "compiling the whole model recompiles for every path",
+    "torch_compile_backend": "compiling the whole model recompiles for every path",
+    "torch_compile_mode": "compiling the whole model recompiles for every path",
+    "auto_find_batch_size": "the batch decides what a step costs and which data it sees",
+    "accelerator_config": "the batch decides what a step costs and which data it sees",
+    "eval_delay": "the full model is validated throughout",
+    "label_smoothing_factor": "the validation loss would not be the model's",
+    "logging_nan_inf_filter": "the loss of every step is recorded as it is",
+}
+"""Arguments of the Trainer that raptr sets, and why they cannot be given."""
+
+_AT_LEAST: dict[str, float] = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "max_steps": 1,
+    "num_train_epochs": 0,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "warmup_steps": 0,
+    "max_grad_norm": 0,
+}
+
+
+def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArguments:
+    """The Trainer's arguments: the config's ``training`` section with what raptr sets itself.
+
+    Args:
+        config: the run.
+        folder: where the Trainer writes.
+        own: arguments that raptr decides for this run.
+
+    Raises:
+        RaptrError: an unknown argument, one that raptr sets itself, or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(TrainingArguments)
+    names = {field.name for field in fields(TrainingArguments) if field.init}
+    given: dict[str, Any] = {}
+    for key, value in config.training.items():
+        if key in _OWN:
+            raise RaptrError(f"training.{key} is set by raptr; remove it: {_OWN[key]}.")
+        if key not in names:
+            raise RaptrError(
+                f"training.{key} is not an argument of transformers' TrainingArguments; "
+                + hint(key, names, "see their documentation.")
+            )
+        try:
+            given[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise RaptrError(
+                f"training.{key} is {value!r}; expected {hints[key]}: {error.errors()[0]['msg']}."
+            ) from error
+        if key in _AT_LEAST and isinstance(given[key], int | float) and not given[key] >= _AT_LEAST[key]:
+            raise RaptrError(f"training.{key} is {value}; expected at least {_AT_LEAST[key]}.")
+    defaults: dict[str, Any] = {
+        "report_to": "none",
+        "ddp_find_unused_parameters": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "per_device_eval_batch_size": given.get("per_device_train_batch_size", 8),
+    }
+    fixed: dict[str, Any] = {
+        "output_dir": str(folder),
+        "save_strategy": "no",
+        "seed": config.seed,
+        "eval_on_start": True,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+    }
+    make: Callable[..., TrainingArguments] = TrainingArguments
+    try:
+        arguments = make(**{**defaults, **given, **fixed, **own})
+    except (ValueError, ImportError, TypeError) as error:
+        raise RaptrError(f"training is not valid: {error}") from error
+    if arguments.world_size > 1:
+        raise RaptrError(
+            f"raptr's own runs use one process, but {arguments.world_size} were started; "
+            "under torchrun use raptr.ProgressiveCallback in a Trainer of your own."
+        )
+    return arguments
+
+
+def batch_of(arguments: TrainingArguments) -> int:
+    """Sequences of one optimizer step, over all devices and micro-steps."""
+    return int(arguments.train_batch_size * arguments.gradient_accumulation_steps)
