@@ -46,12 +46,16 @@ Cache = Annotated[
 ]
 
 
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad file or record of the data.")]
+
+
 class BudgetChoice(StrEnum):
     """What a comparison holds equal."""
 
     flops = "flops"
     steps = "steps"
     tokens = "tokens"
+    seconds = "seconds"
 
 
 class SamplerChoice(StrEnum):
@@ -109,13 +113,13 @@ def plan(
 
 
 @app.command()
-def data(arguments: Arguments = None, cache: Cache = None) -> None:
+def data(arguments: Arguments = None, cache: Cache = None, strict: Strict = False) -> None:
     """Prepare a config's data (text to tokens on disk) and describe it."""
     from raptr import terminal
     from raptr.data import Sequences
     from raptr.train.task import prepare_data
 
-    config = _load(arguments)
+    config = _load(arguments, strict=strict)
     store = prepare_data(config, _cache(cache))
     counts = {
         "training sequences": len(Sequences(store.train, config.data.sequence_length)),
@@ -125,17 +129,20 @@ def data(arguments: Arguments = None, cache: Cache = None) -> None:
 
 
 @app.command()
-def train(arguments: Arguments = None, output: Output = None, cache: Cache = None) -> None:
-    """Train a config's model with its method, and write a report."""
+def train(arguments: Arguments = None, output: Output = None, cache: Cache = None, strict: Strict = False) -> None:
+    """Train a config's model with its method, and write a report.
+
+    A run that was stopped goes on from its newest checkpoint when the command is given again.
+    """
     with _loading():
         from raptr import terminal
         from raptr.train.engine import train as run
         from raptr.train.task import prepare_task
 
-    config = _load(arguments)
+    config = _load(arguments, strict=strict)
     folder = output or Path("runs") / config.name
     console = _console(stderr=True)
-    with _interruptible("the run starts again when the command is given again"):
+    with _interruptible("the same command goes on from the newest checkpoint"):
         result = run(prepare_task(config, _cache(cache)), folder, console=console, command=_command())
     terminal.show_result(_console(), result)
     _console().print(f"model: {folder / 'model'}", highlight=False, soft_wrap=True)
@@ -148,31 +155,54 @@ def compare(
     methods: Annotated[str, typer.Option(help="Methods, or entries of the config's `methods`.")] = "full,raptr",
     seeds: Annotated[int, typer.Option(help="Runs of each method.")] = 3,
     budget: Annotated[BudgetChoice, typer.Option(help="What is held equal.")] = BudgetChoice.flops,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tune every method: training.learning_rate=1e-3,2e-3. Chosen on validation text that is not reported.",
+            show_default=False,
+        ),
+    ] = None,
+    tuning_seeds: Annotated[int, typer.Option(help="Runs of each value of a sweep.")] = 1,
+    only: Annotated[
+        str,
+        typer.Option(
+            help="Train these runs only, e.g. raptr-seed2, or 'sweep': several machines can share a folder.",
+            show_default=False,
+        ),
+    ] = "",
     output: Output = None,
     cache: Cache = None,
+    strict: Strict = False,
 ) -> None:
     """Train several methods with several seeds under one budget, and write a report.
 
-    Finished runs are kept: the same command again goes on where it was.
+    The same command again goes on where it was: finished runs are kept, a stopped one goes on from its checkpoint.
     """
     with _loading():
         from raptr import terminal
         from raptr.compare import compare as run
+        from raptr.compare import parse_sweep
 
-    config = _load(arguments)
+    config = _load(arguments, strict=strict)
     folder = output or Path("runs") / config.name
-    with _interruptible("finished runs are kept; the same command goes on"):
+    with _interruptible("the same command goes on where it was"):
         summary = run(
             config,
-            methods=[name.strip() for name in methods.split(",") if name.strip()],
+            methods=_names(methods),
             seeds=seeds,
             budget=budget.value,
             folder=folder,
             cache=_cache(cache),
             console=_console(stderr=True),
             command=_command(),
+            only=_names(only),
+            grid=parse_sweep(sweep or []),
+            tuning_seeds=tuning_seeds,
         )
-    terminal.show_summary(_console(), summary)
+    if summary is None:
+        _console().print("Other runs of the comparison are not finished; its summary comes with the last one.")
+    else:
+        terminal.show_summary(_console(), summary)
     _write_report(folder)
 
 
@@ -219,12 +249,16 @@ def _interruptible(what_happens: str) -> Iterator[None]:
         _fail(f"interrupted; {what_happens}.", 130)
 
 
-def _load(arguments: list[str] | None) -> Any:
+def _load(arguments: list[str] | None, *, strict: bool = False) -> Any:
     from raptr.config import load
 
     given = list(arguments or [])
     source = given.pop(0) if given and "=" not in given[0] else "demo"
-    return load(source, given)
+    return load(source, [*given, *(["data.strict=true"] if strict else [])])
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _cache(given: Path | None) -> Path:

@@ -2,5 +2,6 @@
 
 from raptr.compare.budget import Budget, steps_of
 from raptr.compare.comparison import compare
+from raptr.compare.sweep import parse_sweep
 
-__all__ = ["Budget", "compare", "steps_of"]
+__all__ = ["Budget", "compare", "parse_sweep", "steps_of"]

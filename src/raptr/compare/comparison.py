@@ -1,6 +1,5 @@
 """Train several methods with several seeds under one budget."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +7,29 @@ from typing import Any
 
 from rich.console import Console
 
-from raptr.compare.budget import Budget, steps_of
-from raptr.compare.summary import run_folder, summarise
+from raptr.compare import sweep
+from raptr.compare.budget import NOTES, Budget, steps_of
+from raptr.compare.clock import clock_costs
+from raptr.compare.jobs import Comparison, Job
+from raptr.compare.summary import summarise
 from raptr.config import RunConfig
 from raptr.config.yaml import write_yaml
 from raptr.errors import RaptrError
 from raptr.train.engine import train
-from raptr.train.folder import claim_folder, write_json
-from raptr.train.task import Task, prepare_task
+from raptr.train.folder import claim_folder, read_result, write_json
+from raptr.train.hint import hint
+from raptr.train.task import prepare_task
+
+_ALWAYS = (
+    "The learning-rate schedule of each method is stretched to its own number of steps.",
+    "The same seed gives every method the same initial weights and the same data in the same order; "
+    "differences are paired by seed.",
+)
+_UNTUNED = "Nothing was tuned: every method uses the same learning rate and batch size."
+_TUNED = (
+    "Tuned for every method alike, with as many trials each, on the first half of the validation text and with other "
+    "seeds; what is reported is measured on the second half."
+)
 
 
 def compare(
@@ -28,11 +42,15 @@ def compare(
     cache: Path,
     console: Console,
     command: str = "",
+    only: Sequence[str] = (),
+    grid: dict[str, list[Any]] | None = None,
+    tuning_seeds: int = 1,
 ) -> Any:
     """Train every method with every seed, on the same data in the same order, and summarise.
 
-    Runs are kept in ``folder/<method>-seed<k>``; finished ones are not trained again, so the same
-    command goes on where it was, and more seeds, or methods that the config names, can be added.
+    Runs are kept in ``folder/<method>-seed<k>``. Finished ones are not trained again and a stopped one
+    goes on from its checkpoint, so the same command goes on where it was; more seeds, or methods that
+    the config names, can be added.
 
     Args:
         config: the comparison's config; its number of steps is that of full training.
@@ -43,67 +61,130 @@ def compare(
         cache: where tokenized data is kept.
         console: where progress is shown.
         command: the command that was given, for the record.
+        only: names of runs, "raptr-seed2", or "sweep" for all trials: only these are trained, so that
+            several machines can share a comparison.
+        grid: hyper-parameters to choose for every method, see `raptr.compare.sweep.parse_sweep`.
+        tuning_seeds: runs of each trial.
 
     Returns:
-        The content of summary.json, which is written too.
+        The content of summary.json, which is written too; None while runs are missing.
 
     Raises:
         RaptrError: before anything is trained, if any of the runs could not be.
     """
-    _check(config, methods, seeds)
-    labels = list(methods)
-    numbers = [config.seed + k for k in range(seeds)]
+    grid = grid or {}
+    _check(config, methods, seeds, tuning_seeds)
     task = prepare_task(config, cache)
-    steps = {label: steps_of(config.build_method(label), task, budget) for label in labels}
+    specs = {label: config.build_method(label) for label in methods}
+    steps = {label: steps_of(spec, task, budget, task.costs) for label, spec in specs.items()}
+    comparison = Comparison(
+        folder=folder,
+        task=task,
+        labels=tuple(methods),
+        seeds=tuple(config.seed + k for k in range(seeds)),
+        budget=budget,
+        steps=steps,
+        grid=grid,
+        tuning_seeds=tuple(sweep.tuning_seeds(config, tuning_seeds)) if grid else (),
+    )
+    wanted = _wanted(comparison, only)
     record = {"budget": budget, "config": config.model_dump(mode="json")}
+    if grid:
+        record["sweep"] = {"grid": grid, "seeds": list(comparison.tuning_seeds)}
     claim_folder(folder, write_yaml(record), "comparison.yaml")
+    write_json(folder / "comparison.json", _description(comparison))
+    if budget == "seconds":
+        costs = clock_costs(task, folder, console)
+        timed = {label: steps_of(spec, task, budget, costs) for label, spec in specs.items()}
+        comparison = replace(comparison, steps=timed)
 
-    runs = [(label, seed) for seed in numbers for label in labels]
-    for number, (label, seed) in enumerate(runs, start=1):
-        title = f"run {number}/{len(runs)} {label}-seed{seed}"
-        run = _run_task(task, label, seed, steps[label])
-        train(run, run_folder(folder, label, seed), console=console, command=command, title=title)
-    summary = summarise(folder, config, labels, numbers, budget)
+    trials = [job for job in comparison.trials() if job.name in wanted]
+    _train(trials, folder, 0, len(wanted), console, command)
+    chosen = _tune(comparison) if grid else {}
+    if chosen is None:
+        if len(wanted) > len(trials):
+            raise RaptrError("the sweep is not finished, so nothing is chosen yet; train its runs first: --only sweep.")
+        return None
+    runs = [job for job in comparison.runs(chosen) if job.name in wanted]
+    _train(runs, folder, len(trials), len(wanted), console, command)
+    if comparison.missing():
+        return None
+    summary = summarise(folder, config, comparison.labels, comparison.seeds, budget)
     write_json(folder / "summary.json", summary)
     return summary
 
 
-def _check(config: RunConfig, methods: Sequence[str], seeds: int) -> None:
+def _train(jobs: Sequence[Job], folder: Path, before: int, total: int, console: Console, command: str) -> None:
+    for number, job in enumerate(jobs, start=before + 1):
+        title = f"run {number}/{total} {job.name}"
+        train(job.task, folder / job.name, console=console, command=command, title=title)
+
+
+def _wanted(comparison: Comparison, only: Sequence[str]) -> set[str]:
+    """The names of the runs to train."""
+    trials = {job.name for job in comparison.trials()}
+    names = trials | {job.name for job in comparison.runs({})}
+    if not only:
+        return names
+    wanted: set[str] = set()
+    for name in only:
+        if name == "sweep" and trials:
+            wanted |= trials
+        elif name in names:
+            wanted.add(name)
+        else:
+            known = ", ".join([*(["sweep"] if trials else []), *sorted(names - trials)])
+            raise RaptrError(
+                f"--only {name!r} is not a run of this comparison; " + hint(name, names, f"there are: {known}.")
+            )
+    return wanted
+
+
+def _tune(comparison: Comparison) -> dict[str, sweep.Values] | None:
+    """Choose each method's values and record the trials; None while trials are missing."""
+    trials = []
+    for values in sweep.combinations(comparison.grid):
+        for label in comparison.labels:
+            names = [sweep.trial_name(label, values, seed) for seed in comparison.tuning_seeds]
+            results = [read_result(comparison.folder / name) for name in names]
+            losses = [result["eval_loss"] for result in results if result is not None]
+            if len(losses) < len(names):
+                return None
+            mean = sum(losses) / len(losses)
+            trials.append({"method": label, "values": values, "runs": names, "eval_loss": losses, "mean": mean})
+    chosen = {
+        label: sweep.choose([trial for trial in trials if trial["method"] == label]) for label in comparison.labels
+    }
+    record = {"format": 1, "grid": comparison.grid, "seeds": comparison.tuning_seeds, "split": "tuning"}
+    write_json(comparison.folder / sweep.FILE, {**record, "trials": trials, "chosen": chosen})
+    return chosen
+
+
+def _description(comparison: Comparison) -> dict[str, Any]:
+    """The content of comparison.json: what belongs to the comparison, for the report."""
+    return {
+        "format": 1,
+        "name": comparison.task.config.name,
+        "budget": comparison.budget,
+        "baseline": "full" if "full" in comparison.labels else comparison.labels[0],
+        "methods": comparison.labels,
+        "seeds": comparison.seeds,
+        "tuned": list(comparison.grid),
+        "notes": [NOTES[comparison.budget], *_ALWAYS, _TUNED if comparison.grid else _UNTUNED],
+    }
+
+
+def _check(config: RunConfig, methods: Sequence[str], seeds: int, tuning_seeds: int) -> None:
     if not methods or len(set(methods)) != len(methods):
         raise RaptrError(f"methods {', '.join(methods) or '(none)'}: give each method once, e.g. full,raptr.")
     if seeds < 1:
         raise RaptrError(f"seeds is {seeds}; give at least 1, and 3 or more for an interval that says something.")
-    if config.seed + seeds > 2**32:
-        raise RaptrError(f"{seeds} seeds from {config.seed} on pass 2**32 - 1; begin with a smaller seed.")
-
-
-def _run_task(task: Task, label: str, seed: int, steps: int) -> Task:
-    """The task of one run: its own method, seed and number of steps, and nothing of the other methods."""
-    config = task.config
-    training = {key: value for key, value in config.training.items() if key != "num_train_epochs"}
-    own = config.model_copy(
-        update={
-            "seed": seed,
-            "method": label,
-            "methods": {label: config.methods[label]} if label in config.methods else {},
-            "training": {**_stretched(training, steps / task.steps), "max_steps": steps},
-        }
-    )
-    return replace(task, config=own, steps=steps)
-
-
-def _stretched(training: dict[str, Any], ratio: float) -> dict[str, Any]:
-    """Step counts of the learning-rate schedule, for a run that is ``ratio`` times as long; shares stay."""
-
-    def longer(count: Any) -> Any:
-        return round(count * ratio) if isinstance(count, int | float) and count >= 1 else count
-
-    result = dict(training)
-    if "warmup_steps" in training:
-        result["warmup_steps"] = longer(training["warmup_steps"])
-    if isinstance(training.get("lr_scheduler_kwargs"), dict):
-        result["lr_scheduler_kwargs"] = {
-            key: longer(value) if re.fullmatch(r"num_\w+_steps", key) else value
-            for key, value in training["lr_scheduler_kwargs"].items()
-        }
-    return result
+    if tuning_seeds < 1 or seeds > sweep.SEEDS_FROM:
+        raise RaptrError(f"{seeds} seeds and {tuning_seeds} for tuning: give 1 to {sweep.SEEDS_FROM} and at least 1.")
+    if config.seed + sweep.SEEDS_FROM + tuning_seeds > 2**32:
+        raise RaptrError(f"seeds from {config.seed} on pass 2**32 - 1; begin with a smaller seed.")
+    if config.evaluation.part != "all":
+        raise RaptrError(
+            f"evaluation.part is {config.evaluation.part!r}; leave it out of a comparison: --sweep tunes on one part "
+            "of the validation text and reports the other by itself."
+        )

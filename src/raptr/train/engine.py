@@ -28,10 +28,10 @@ CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints; it is there until the run is finished."""
 
 
-class _Trainer(transformers.Trainer):  # type: ignore[misc]
+class Trainer(transformers.Trainer):  # type: ignore[misc]
     """The Trainer, with raptr's totals in its logs, so that TensorBoard and others show them too."""
 
-    metrics: MetricsCallback
+    metrics: MetricsCallback | None = None
     data_collator: Collator
     validation_collator: Collator
 
@@ -44,7 +44,7 @@ class _Trainer(transformers.Trainer):  # type: ignore[misc]
             self.data_collator = training_collator
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:
+        if "loss" in logs and self.metrics is not None:
             logs = {**logs, **self.metrics.progress.totals()}
         super().log(logs, start_time)
 
@@ -95,13 +95,20 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     )
     bar = ProgressCallback(title, console, progressive, metrics, task.costs)
     try:
-        trainer = _make_trainer(
+        trainer = make_trainer(
             task,
             folder,
             model,
             [progressive, metrics, bar, CheckpointCallback(metrics)],
-            resumed=checkpoint is not None,
+            task.steps,
+            eval_strategy="steps",
+            eval_steps=config.evaluation.interval(task.steps),
+            eval_on_start=checkpoint is None,
+            save_strategy="steps",
+            save_steps=config.checkpoints.interval(task.steps),
+            save_total_limit=KEPT,
         )
+        trainer.metrics = metrics
     except (ValueError, RuntimeError, ImportError) as error:
         if not existed:
             shutil.rmtree(folder, ignore_errors=True)  # the Trainer makes its folder before it looks at its arguments
@@ -131,36 +138,34 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     return result
 
 
-def _make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], *, resumed: bool) -> _Trainer:
+def make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], steps: int, **arguments: Any) -> Trainer:
+    """The Trainer of a task: its data, objective and arguments.
+
+    Args:
+        task: of `prepare_task`.
+        folder: the run's folder.
+        model: of `build_model`.
+        callbacks: of the run.
+        steps: how many the Trainer takes.
+        arguments: of the Trainer, beside those of the config's ``training``.
+    """
     config = task.config
-    arguments = build_arguments(
-        config,
-        folder / CHECKPOINTS,
-        max_steps=task.steps,
-        eval_strategy="steps",
-        eval_steps=config.evaluation.interval(task.steps),
-        eval_on_start=not resumed,
-        save_strategy="steps",
-        save_steps=config.checkpoints.interval(task.steps),
-        save_total_limit=KEPT,
-    )
-    trainer = _Trainer(
+    trainer = Trainer(
         model=model,
-        args=arguments,
-        train_dataset=task.training_data(task.steps),
+        args=build_arguments(config, folder / CHECKPOINTS, max_steps=steps, **arguments),
+        train_dataset=task.training_data(steps),
         eval_dataset=task.validation_data(),
         data_collator=task.collator(),
         processing_class=task.store.tokenizer,
         compute_loss_func=_masked_loss if config.objective.name == "masked" else None,
         callbacks=callbacks,
     )
-    trainer.metrics = callbacks[1]
     trainer.validation_collator = task.collator(validation=True)
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):
             callback.logging_dir = str(folder / "tensorboard")
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.create_optimizer_and_scheduler(task.steps)  # so that what is wrong with them shows now
+    trainer.create_optimizer_and_scheduler(steps)  # so that what is wrong with them shows now
     return trainer
 
 

@@ -37,7 +37,7 @@ def check_folder(folder: Path, record: str, file: str) -> None:
                 f"{folder} holds another run: {_difference(old, record)}. "
                 "Give another --output (or name=...), or remove that folder."
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(map(_is_content, folder.iterdir()))):
         raise RaptrError(f"{folder} exists and is not a run of raptr ({file} is not in it); give another --output.")
 
 
@@ -87,6 +87,11 @@ def check_same(folder: Path, facts: dict[str, Any]) -> None:
 
 
 _VERSIONS = ("raptr", "torch", "transformers")
+
+
+def _is_content(path: Path) -> bool:
+    """Not what a process leaves that is killed at its very start: a half-written file or an empty folder."""
+    return not path.name.startswith(".") and not (path.is_dir() and not any(path.iterdir()))
 
 
 def _difference(old: str, new: str) -> str:
