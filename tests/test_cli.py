@@ -89,7 +89,56 @@ def test_interruption_says_what_it_means(
     monkeypatch.setattr("raptr.compare.comparison.train", interrupt)
     code, printed = raptr_command("compare", str(config))
     assert code == 130
-    assert "finished runs are kept; the same command goes on" in printed
+    assert "the same command goes on where it was" in printed
+
+
+def test_parts_of_a_comparison_and_tuning(raptr_command: Any, config: Path, tmp_path: Path) -> None:
+    shared = ("compare", str(config), "--seeds", "1", "--sweep", "training.learning_rate=1e-4,1e-2")
+    code, printed = raptr_command(*shared, "--only", "sweep")
+    assert code == 0
+    assert "Other runs of the comparison are not finished" in printed
+    chosen = json.loads((tmp_path / "runs" / "tiny" / "sweep.json").read_text())["chosen"]
+    assert chosen["full"] == {"training.learning_rate": 1e-2}
+    assert raptr_command(*shared, "--only", "full-seed0")[0] == 0
+    code, printed = raptr_command(*shared)
+    assert code == 0
+    assert "run 5/6 full-seed0: finished before" in printed
+    assert "too short" in printed or "one seed" in printed
+    code, printed = raptr_command(*shared, "--only", "full-seed3")
+    assert code == 2
+    assert "--only 'full-seed3' is not a run of this comparison" in printed
+
+
+def test_equal_seconds(raptr_command: Any, config: Path, tmp_path: Path) -> None:
+    wide = ("model.config.hidden_size=128", "model.config.intermediate_size=512", "data.sequence_length=64")
+    code, printed = raptr_command("compare", str(config), *wide, "--seeds", "1", "--budget", "seconds")
+    assert code == 0, printed
+    steps = {
+        name: json.loads((tmp_path / "runs" / "tiny" / f"{name}-seed0" / "result.json").read_text())["steps"]
+        for name in ("full", "raptr")
+    }
+    assert steps["full"] == 9 < steps["raptr"]
+
+
+def test_stopped_run_goes_on(raptr_command: Any, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raptr.train.metrics import MetricsCallback
+
+    write = MetricsCallback._write
+
+    def interrupted(self: MetricsCallback, record: dict[str, Any]) -> None:
+        write(self, record)
+        if record["step"] == 5:
+            raise KeyboardInterrupt
+
+    arguments = ("train", str(config), "checkpoints.every=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsCallback, "_write", interrupted)
+        code, printed = raptr_command(*arguments)
+    assert code == 130
+    assert "the same command goes on from the newest checkpoint" in printed
+    code, printed = raptr_command(*arguments)
+    assert code == 0
+    assert "goes on after step 4" in printed
 
 
 def test_plan_of_a_config_knows_total_flops_and_trains_nothing(raptr_command: Any, tmp_path: Path) -> None:

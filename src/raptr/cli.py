@@ -203,7 +203,8 @@ def compare(
         _console().print("Other runs of the comparison are not finished; its summary comes with the last one.")
     else:
         terminal.show_summary(_console(), summary)
-    _write_report(folder)
+    if any(folder.glob("*/run.json")):  # not while only a sweep's trials are there
+        _write_report(folder)
 
 
 @app.command()
