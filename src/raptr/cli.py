@@ -4,6 +4,8 @@ Heavy rooms are imported inside the verbs, so that `raptr --help` and `raptr pla
 at once.
 """
 
+import dataclasses
+import json
 import os
 import shlex
 import sys
@@ -113,19 +115,44 @@ def plan(
 
 
 @app.command()
+def inspect(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A preset, a run's YAML file or folder, a folder with a config.json, "
+            "or a name on the Hugging Face Hub.",
+        ),
+    ],
+    length: Annotated[
+        int | None, typer.Option(help="Tokens per sequence. Default: the run's own, or 512.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+) -> None:
+    """Show what raptr sees in a model: its stacks, what is always kept and why, FLOPs by part; nothing is run.
+
+    No weights are read. A model that cannot be trained by parts ends with exit code 2 and the reason.
+    """
+    with _loading():
+        from raptr import terminal
+        from raptr.train.inspect import inspect_name
+
+        found = inspect_name(model, length)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        terminal.show_inspection(_console(), found)
+
+
+@app.command()
 def data(arguments: Arguments = None, cache: Cache = None, strict: Strict = False) -> None:
     """Prepare a config's data (text to tokens on disk) and describe it."""
     from raptr import terminal
-    from raptr.data import Sequences
     from raptr.train.task import prepare_data
 
     config = _load(arguments, strict=strict)
     store = prepare_data(config, _cache(cache))
-    counts = {
-        "training sequences": len(Sequences(store.train, config.data.sequence_length)),
-        "validation sequences": len(Sequences(store.validation, config.data.sequence_length)),
-    }
-    terminal.show_facts(_console(), {**store.description, "sequence length": config.data.sequence_length, **counts})
+    terminal.show_facts(_console(), store.facts(config.data.sequence_length))
 
 
 @app.command()
@@ -208,9 +235,20 @@ def compare(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A run's or a comparison's folder.")]) -> None:
-    """Draw a folder's report again from its files."""
-    _write_report(folder)
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of runs or comparisons.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The folder to write to. Default: the folder itself; for several, runs/report.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Make a folder's report and summary again from its runs' files; several folders make one page."""
+    _write_report(*folders, output=output)
 
 
 @app.callback(invoke_without_command=True)
@@ -270,11 +308,11 @@ def _cache(given: Path | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "raptr"
 
 
-def _write_report(folder: Path) -> None:
+def _write_report(*folders: Path, output: Path | None = None) -> None:
     from raptr.report import write_report
 
     with _console(stderr=True).status("drawing the report ..."):
-        path = write_report(folder)
+        path = write_report(*folders, output=output)
     _console().print(f"report: {path}", highlight=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from raptr.errors import RaptrError
 from raptr.plan import LayerCosts, Plan, plan_cost
-from raptr.report.units import count, quantity
+from raptr.report.units import count, decimal, duration, quantity, share
 
 
 def parse_lengths(text: str) -> Any:
@@ -78,33 +78,95 @@ def show_plan(console: Console, label: str, plan: Plan, costs: LayerCosts | None
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 
+def show_inspection(console: Console, found: Any) -> None:
+    """What raptr sees in a model: parameters, stacks and what they always keep, FLOPs by part."""
+    inside = sum(stack.parameters for stack in found.stacks)
+    parts = f"{quantity(inside)} in layers, {quantity(found.embedding_parameters)} in embeddings"
+    console.print(f"{found.model}: {quantity(found.parameters)} parameters ({parts})", highlight=False, soft_wrap=True)
+    table = Table("stack", "layers", box=box.SIMPLE_HEAD)
+    for column in ("parameters", "hidden", "heads", "key-value heads", "neurons"):
+        table.add_column(column, justify="right")
+    for stack in found.stacks:
+        numbers = (stack.hidden_size, stack.heads, stack.key_value_heads, stack.neurons)
+        known = ["unknown" if number is None else str(number) for number in numbers]
+        layers = f"{stack.layers} of {', '.join(stack.kinds)}"
+        table.add_row(stack.name, layers, quantity(stack.parameters), *known)
+    console.print(table)
+    needed = [(stack.name, *pair) for stack in found.stacks for pair in stack.required]
+    lines = [f"always kept: layer {layer} of {name}, since {reason}" for name, layer, reason in needed]
+    lines += [] if needed else ["No layer must be kept: any path can be trained (RaPTr keeps the first and the last by default)."]
+    lines += [_flops_by_part(found)] if found.costs is not None else [f"FLOPs are not known: {found.uncounted}"]
+    if found.half_depth is not None:
+        lines.append(
+            f"RaPTr from half the layers in four equal stages takes {found.half_depth:.1%} of the FLOPs of full "
+            "training for as many steps; what that saves at equal loss, `raptr compare` measures."
+        )
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+def _flops_by_part(found: Any) -> str:
+    size = "one image" if found.length is None else f"{count(found.length)} tokens"
+    lines = [f"training FLOPs of {size}: {_flops(found.costs.total)}"]
+    for stack, costs in zip(found.stacks, found.costs.layers, strict=True):
+        for cost in dict.fromkeys(costs):
+            which = f"{costs.count(cost)} of its layers" if len(set(costs)) > 1 else "its layers"
+            share = costs.count(cost) * cost / found.costs.total
+            lines.append(f"  {stack.name}: {_flops(cost)} in each of {which}, together {share:.1%}")
+    rest = found.costs.other / found.costs.total
+    return "\n".join([*lines, f"  head and the rest: {_flops(found.costs.other)}, {rest:.1%}"])
+
+
 def show_summary(console: Console, summary: Any) -> None:
-    """The table of a comparison."""
+    """What a comparison found and what it took, in two tables that fit 100 columns."""
     seeds = len(summary["seeds"])
     title = f"{summary['name']}: equal {summary['budget']}, {seeds} seed{'s' if seeds != 1 else ''}"
-    table = Table("method", title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for column in ("steps", "layer\nFLOPs", "total\nFLOPs", "seconds", "tokens", "epochs"):
-        table.add_column(column, justify="right")
-    for column in ("validation loss\n(95 % interval)", f"difference from\n{summary['baseline']} (95 %)", "verdict"):
-        table.add_column(column)
+    found = _table(
+        title, "validation loss\n(95 %)", f"difference from\n{summary['baseline']} (95 %)", "FLOPs / time\nsaved*"
+    )
+    found.add_column("verdict", no_wrap=True)
+    spent = _table("", "steps", "layer\nFLOPs", "total\nFLOPs", "time", "tokens", "epochs")
     for entry in summary["methods"].values():
-        table.add_row(
+        found.add_row(
             entry["label"],
-            str(entry["steps"]),
-            _flops(entry["layer_flops"]),
-            _flops(entry["total_flops"]),
-            f"{entry['seconds']:.0f}",
-            quantity(entry["tokens"]),
-            f"{entry['epochs']:.2f}",
-            _with_interval(entry["mean"], entry["interval"], ".3f"),
-            ""
-            if entry["difference"] is None
-            else _with_interval(entry["difference"], entry["difference_interval"], "+.3f"),
+            _with_interval(decimal(entry["mean"], 3), entry["interval"]),
+            _with_interval(decimal(entry["difference"], 3, signed=True), entry["difference_interval"], signed=True)
+            if entry["difference"] is not None
+            else "",
+            _saved(entry),
             entry["verdict"],
         )
-    console.print(table)
+        spent.add_row(
+            entry["label"],
+            count(entry["steps"]),
+            _flops(entry["layer_flops"]),
+            _flops(entry["total_flops"]),
+            duration(entry["seconds"]),
+            quantity(entry["tokens"]),
+            decimal(entry["epochs"], 2),
+        )
+    console.print(found)
+    if any(entry["savings"] for entry in summary["methods"].values()):
+        console.print("  * until both had the same loss (undecided: in parentheses)", highlight=False, style="dim")
+    console.print(spent)
+    for warning in summary["warnings"]:
+        console.print(f"! {warning}", highlight=False, style="red")
     for note in summary["notes"]:
         console.print(f"- {note}", highlight=False, style="dim")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table("method", title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _saved(entry: Any) -> str:
+    """FLOPs and time saved; in parentheses where the losses themselves are undecided."""
+    if not entry["savings"]:
+        return ""
+    text = " / ".join(share(entry["savings"][measure]["saving"], 0) for measure in ("total_flops", "seconds"))
+    return text if entry["verdict"].startswith(("better", "worse")) else f"({text})"
 
 
 def show_result(console: Console, result: Any) -> None:
@@ -135,5 +197,8 @@ def _flops(value: float) -> str:
     return quantity(value, "FLOP")
 
 
-def _with_interval(value: float, interval: Any, form: str) -> str:
-    return f"{value:{form}}" + ("" if interval is None else f"\n[{interval[0]:{form}}, {interval[1]:{form}}]")
+def _with_interval(text: str, interval: Any, *, signed: bool = False) -> str:
+    if interval is None:
+        return text
+    low, high = (decimal(end, 3, signed=signed) for end in interval)
+    return f"{text}\n[{low}, {high}]"

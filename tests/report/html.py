@@ -4,22 +4,19 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 
-from raptr.report.comparison import read_folder
-from raptr.report.figures.build import palette_of
-from raptr.report.figures.paths import panels_of
 from raptr.report.page import render
+from raptr.results.folder import read_folder
 
 LOADING = {"src", "srcset", "data", "poster", "background", "action", "formaction", "xlink:href"}
 ELEMENTS = """
 html head meta title style body main header section h1 h2 h3 p noscript code svg line table thead tbody tr th td
-button span div figure figcaption label input i ul li strong a br dl dt dd details summary pre script
+button span div article figure figcaption label input i ul li strong a br dl dt dd details summary pre script
 """
 
 
 def page_of(folder: Path) -> str:
     """Returns the page of a folder without writing anything."""
-    comparison = read_folder(folder)
-    return render(comparison, palette_of(comparison), panels_of(comparison))
+    return render([read_folder(folder)], folder)
 
 
 @dataclass

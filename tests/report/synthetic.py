@@ -34,9 +34,14 @@ def write_run(
     done: int | None = None,
     eval_every: int = 15,
     nan_from: int | None = None,
+    sources: tuple[str, ...] = (),
+    jump: float = 0.0,
     **info: Any,
 ) -> Path:
-    """Writes one run folder; with ``done`` it was killed after that many steps, so it has no result."""
+    """Writes one run folder; with ``done`` it was killed after that many steps, so it has no result.
+
+    ``offset`` is added to the loss by the end of the run, ``jump`` to the training loss just after each boundary.
+    """
     folder.mkdir(parents=True)
     rng = np.random.default_rng([seed, steps, len(sizes)])
     stages = stages_of(list(sizes), steps)
@@ -83,7 +88,11 @@ def write_run(
 
     def evaluate(step: int, stage: int) -> None:
         value = None if nan_from is not None and step >= nan_from else loss + 0.05 + luck + offset * step / steps
-        lines.append({"kind": "eval", "step": step, "stage": stage, **counters, "eval_loss": value})
+        line = {"kind": "eval", "step": step, "stage": stage, **counters, "eval_loss": value}
+        if sources:  # around the mean, evenly
+            spread = {name: 0.4 * (k - (len(sources) - 1) / 2) for k, name in enumerate(sources)}
+            line["eval_losses"] = {name: None if value is None else value + one for name, one in spread.items()}
+        lines.append(line)
 
     evaluate(0, 0)
     for step in range(1, (steps if done is None else done) + 1):
@@ -96,7 +105,9 @@ def write_run(
         counters["total_flops"] += LAYER_FLOPS * size + OTHER_FLOPS
         counters["seconds"] += (0.014 * size + 0.05) * speed * rng.uniform(0.95, 1.1)
         loss = 2.9 + 5.4 * math.exp(-step / 25) + 1.5 / (1 + step / 90)
+        since = step - 1 - stages[stage]["start"]
         shown = loss + 0.25 * (1 - size / layers) + rng.normal(0, 0.07)
+        shown += jump * math.exp(-since / 5) if stage else 0.0
         bad = nan_from is not None and step >= nan_from
         lines.append(
             {
@@ -115,7 +126,8 @@ def write_run(
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if done is None:
         last = lines[-1]
-        result = {key: last[key] for key in ("tokens", "layer_flops", "total_flops", "seconds", "eval_loss")}
+        names = ("tokens", "layer_flops", "total_flops", "seconds", "eval_loss", "eval_losses")
+        result = {key: last[key] for key in names if key in last}
         (folder / "result.json").write_text(json.dumps({"steps": steps, "epochs": 0.19, **result}))
     return folder
 
@@ -127,63 +139,68 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def write_comparison(
-    folder: Path, *, methods: dict[str, dict[str, Any]] | None = None, seeds: int = 3, summary: bool = True
+    folder: Path,
+    *,
+    methods: dict[str, dict[str, Any]] | None = None,
+    seeds: int = 3,
+    missing: tuple[str, ...] = (),
+    described: bool = True,
+    sweep: dict[str, Any] | None = None,
+    **info: Any,
 ) -> Path:
-    """Writes a comparison folder with ``seeds`` runs for each method, and its summary."""
+    """Writes a comparison folder with ``seeds`` runs for each method but the ``missing`` ones.
+
+    Args:
+        folder: it is made.
+        methods: options of `write_run` by method.
+        seeds: of each method.
+        missing: names of runs that are not there.
+        described: whether there is a comparison.json.
+        sweep: the content of sweep.json.
+        info: more options of `write_run`, for all methods.
+    """
     methods = METHODS if methods is None else methods
-    numbers: dict[str, Any] = {}
+    folder.mkdir(parents=True)
     for key, options in methods.items():
-        results = []
         for seed in range(seeds):
-            run = write_run(folder / f"{key}-seed{seed}", method=key, seed=seed, name=folder.name, **options)
-            if (run / "result.json").is_file():
-                results.append(json.loads((run / "result.json").read_text()))
-        numbers[key] = {"label": options["label"], **_numbers(results)} if results else None
+            name = f"{key}-seed{seed}"
+            if name not in missing:
+                write_run(folder / name, method=key, seed=seed, name=folder.name, **{**info, **options})
     (folder / "comparison.yaml").write_text("methods: [full, raptr]\nseeds: 3\nbudget: flops\n")
-    if summary:
-        baseline = numbers["full"]["eval_loss"]
-        for key, one in numbers.items():
-            one.update(_difference(key, one["eval_loss"], baseline))
+    if described:
         content = {
             "format": 1,
             "name": folder.name,
-            "baseline": "full",
             "budget": "flops",
+            "baseline": "full",
+            "methods": list(methods),
             "seeds": list(range(seeds)),
-            "methods": numbers,
+            "tuned": list(sweep["grid"]) if sweep else [],
             "notes": ["The learning-rate schedule of each method is stretched to its own number of steps."],
         }
-        (folder / "summary.json").write_text(json.dumps(content))
+        (folder / "comparison.json").write_text(json.dumps(content))
+    if sweep:
+        (folder / "sweep.json").write_text(json.dumps(sweep))
     return folder
 
 
-def _numbers(results: list[dict[str, Any]]) -> dict[str, Any]:
-    names = ("steps", "tokens", "epochs", "layer_flops", "total_flops", "seconds")
-    losses = [result["eval_loss"] for result in results]
-    usable = all(loss is not None for loss in losses)
-    mean = float(np.mean(losses)) if usable else None
-    half = 2.0 * float(np.std(losses, ddof=1)) if usable and len(losses) > 1 else None
-    return {
-        **{name: float(np.mean([result[name] for result in results])) for name in names},
-        "eval_loss": losses,
-        "mean": mean,
-        "interval": None if half is None or mean is None else [mean - half, mean + half],
+def sweep_of(losses: dict[str, dict[float, float | None]]) -> dict[str, Any]:
+    """Returns a sweep.json of learning rates: method -> value -> loss."""
+    key = "training.learning_rate"
+    trials = [
+        {
+            "method": method,
+            "values": {key: value},
+            "runs": [f"sweep/{method}-learning_rate-{value}-seed1000"],
+            "eval_loss": [loss],
+            "mean": loss,
+        }
+        for method, found in losses.items()
+        for value, loss in found.items()
+    ]
+    chosen = {
+        method: {key: min((loss, value) for value, loss in found.items() if loss is not None)[1]}
+        for method, found in losses.items()
     }
-
-
-def _difference(key: str, losses: list[float | None], baseline: list[float | None]) -> dict[str, Any]:
-    none = {"difference": None, "difference_interval": None}
-    if key == "full":
-        return {**none, "verdict": "baseline"}
-    if None in losses or None in baseline:
-        return {**none, "verdict": "diverged"}
-    gaps = np.array(losses, dtype=float) - np.array(baseline, dtype=float)
-    if len(gaps) == 1:
-        return {"difference": float(gaps[0]), "difference_interval": None, "verdict": "one seed: no interval"}
-    mean, half = float(gaps.mean()), 2.5 * float(gaps.std(ddof=1))
-    verdict = f"{'better' if mean < 0 else 'worse'} by {abs(mean):.3f}"
-    return {
-        "difference": mean,
-        "difference_interval": [mean - half, mean + half],
-        "verdict": verdict if abs(mean) > half else "too short to decide",
-    }
+    grid = {key: list(next(iter(losses.values())))}
+    return {"format": 1, "grid": grid, "seeds": [1000], "split": "tuning", "trials": trials, "chosen": chosen}

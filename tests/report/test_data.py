@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from raptr.report import theme, units
-from raptr.report.comparison import read_folder
 from raptr.report.curves import axis_of, mean_curve, place_of, smooth
 from raptr.report.figures.build import palette_of
 from raptr.report.figures.loss import loss_rows
 from raptr.report.figures.paths import panels_of
 from raptr.report.paths import path_map
-from raptr.report.read import read_run
-from report.synthetic import write_comparison, write_run
+from raptr.results.folder import read_folder
+from raptr.results.run import read_run
+from report.synthetic import METHODS, write_comparison, write_run
 
 
 def counted(folder: Path, width: int) -> dict[int, list[float]]:
@@ -106,16 +106,16 @@ def test_a_mean_is_drawn_only_where_every_seed_has_a_number(tmp_path: Path) -> N
 def test_a_diverged_run_has_no_boundaries_after_its_end(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", steps=120, nan_from=75)
     comparison = read_folder(folder)
-    rows = loss_rows(comparison, axis_of("tokens", comparison.runs))
+    rows = loss_rows(comparison, (axis_of("tokens", comparison.runs),))
     assert [row["s"] for row in rows.boundaries] == [30, 60]
 
 
 def test_a_seed_that_has_measured_nothing_does_not_hide_the_others(tmp_path: Path) -> None:
     method = {"label": "F", "sizes": (12,), "steps": 40, "done": 20}
-    folder = write_comparison(tmp_path / "c", methods={"full": method}, summary=False)
+    folder = write_comparison(tmp_path / "c", methods={"full": method})
     (folder / "full-seed1" / "metrics.jsonl").unlink()
     comparison = read_folder(folder)
-    rows = loss_rows(comparison, axis_of("tokens", comparison.runs))
+    rows = loss_rows(comparison, (axis_of("tokens", comparison.runs),))
     assert {row["n"] for row in rows.mean} == {2}
 
 
@@ -127,7 +127,7 @@ def test_boundaries_are_where_the_stages_begin(tmp_path: Path) -> None:
         pytest.approx(step * 4096 / axis.factor) for step in (0, 30, 60, 90)
     ]
     assert place_of(run, axis, 121) is None
-    rows = loss_rows(read_folder(folder), axis)
+    rows = loss_rows(read_folder(folder), (axis,))
     assert [row["k"] for row in rows.boundaries] == ["8", "10", "12"]
 
 
@@ -226,11 +226,8 @@ def test_every_method_has_its_own_colour_and_dash() -> None:
     assert pairs[0] == (theme.BASELINE, (1, 0))
 
 
-def test_the_baseline_is_grey_wherever_the_summary_has_it(tmp_path: Path) -> None:
-    folder = write_comparison(tmp_path / "c", seeds=1)
-    summary = json.loads((folder / "summary.json").read_text())
-    summary["methods"] = dict(reversed(summary["methods"].items()))
-    (folder / "summary.json").write_text(json.dumps(summary))
+def test_the_baseline_is_grey_wherever_the_comparison_names_it(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path / "c", seeds=1, methods=dict(reversed(METHODS.items())))
     palette = palette_of(read_folder(folder))
     assert dict(zip(palette.names, palette.colours, strict=True)) == {
         "Full": theme.BASELINE,

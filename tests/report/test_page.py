@@ -8,12 +8,19 @@ from typing import Any
 import pytest
 
 from raptr.report import write_report
-from raptr.report.comparison import read_folder
-from raptr.report.table import verdict_sentence
+from raptr.report.figures.build import palette_of, png_specs
+from raptr.report.figures.paths import panels_of
+from raptr.report.page import own_palette, shared_palette
+from raptr.report.sentence import verdict_sentence
+from raptr.results import summarise
+from raptr.results.folder import read_folder
 from report.html import intruders, page_of, parse
-from report.synthetic import METHODS, write_comparison, write_run
+from report.synthetic import METHODS, sweep_of, write_comparison, write_run
 
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)></style><!-- {{7*7}}\u2028</title>"
+SOME = ("final", "loss-total_flops-0", "end-seconds-0", "loss-tokens-0", "path-0", "path-1", "grad_norm", "speed")
+DRAWN = ("loss-flops", "loss-time", "loss-tokens", "path-map", "training", "boundaries", "speed")
+PNG = {f"{name}.png" for name in DRAWN}
 SHORT = {key: {**options, "steps": options["steps"] // 9} for key, options in METHODS.items()}
 
 
@@ -44,9 +51,10 @@ def test_the_page_is_complete_and_loads_nothing(demo: Path) -> None:
         attributes["content"] for tag, attributes in page.tags if "content" in attributes and "http-equiv" in attributes
     )
     charts = figures_of(html)["charts"]
-    assert set(charts) >= {"final", "loss-total_flops", "end-seconds", "loss-tokens", "path-0", "path-1", "grad_norm"}
+    assert {f"0/{name}" for name in SOME} <= set(charts)
     asked = {attributes["data-chart"] for _, attributes in page.tags if "data-chart" in attributes}
-    assert {name.replace("*", "tokens") for name in asked} <= set(charts)
+    assert {name.replace("*", "tokens-0") for name in asked} <= set(charts)
+    assert all(set(chart["datasets"]) <= set(figures_of(html)["data"]) for chart in charts.values())
     assert "url" not in json.dumps(charts)
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     assert "raptr-seed0/config.yaml" in links
@@ -67,16 +75,19 @@ def test_the_search_for_intruders_finds_them(demo: Path, added: str) -> None:
 
 def test_figures_are_written_as_png(demo: Path) -> None:
     sizes = {path.name: png_size(path) for path in (demo / "figures").iterdir()}
-    assert set(sizes) == {
-        *("result.png", "loss-flops.png", "loss-time.png", "loss-tokens.png", "path-map.png", "training.png")
-    }
+    assert set(sizes) == {"result.png", "savings.png"} | PNG
     assert all(1200 < width < 3000 and 150 < height < 4000 for width, height in sizes.values())
     assert [path.name for path in demo.iterdir() if path.name.startswith(".")] == []
 
 
+def rows_of(html: str, column: str) -> dict[str, dict[str, str]]:
+    """The rows of the table that has a column, by method."""
+    return {row["Method"]: row for row in parse(html).rows if column in row}
+
+
 def test_the_table_says_what_the_summary_says(demo: Path) -> None:
     methods = json.loads((demo / "summary.json").read_text())["methods"]
-    rows = {row["Method"]: row for row in parse((demo / "report.html").read_text()).rows[1:]}
+    rows = rows_of((demo / "report.html").read_text(), "Verdict")
     full, raptr = rows["Full"], rows["RaPTr 6-8-10-12"]
     told = methods["raptr"]
     low, high = told["interval"]
@@ -103,17 +114,21 @@ def test_nothing_from_the_folder_gets_out_of_its_place(tmp_path: Path) -> None:
         "flops": {"convention": EVIL},
     }
     methods = {key: {**options, **evil, "label": EVIL} for key, options in SHORT.items()}
-    write_comparison(folder, methods=methods, seeds=2)
-    summary = json.loads((folder / "summary.json").read_text())
-    for told in summary["methods"].values():
-        told.update(label=EVIL, verdict=EVIL)
-    edit(folder / "summary.json", name=EVIL, budget=EVIL, notes=[EVIL, EVIL], methods=summary["methods"])
+    sweep = sweep_of({key: {1e-3: 3.0, 2e-3: 2.9} for key in SHORT})
+    for trial in sweep["trials"]:
+        trial["values"] = {EVIL: EVIL}
+    sweep["grid"] = {EVIL: [EVIL]}
+    sweep["chosen"] = {key: {EVIL: EVIL} for key in SHORT}
+    write_comparison(folder, methods=methods, seeds=2, sources=(EVIL, "b"), sweep=sweep)
+    edit(folder / "comparison.json", name=EVIL, budget=EVIL, notes=[EVIL, EVIL])
     for path in (folder / "comparison.yaml", *folder.glob("*/config.yaml")):
         path.write_text(f"note: {EVIL}\n")
     for path in folder.glob("*/run.json"):
         plan = json.loads(path.read_text())["plan"]
         plan["stacks"] = [{"name": EVIL, "layers": 12}]
         edit(path, plan=plan, name=EVIL)
+    for seed in range(2):
+        edit(folder / f"raptr-seed{seed}" / "run.json", environment={EVIL: 2, "torch": EVIL * seed})
     (folder / "full-seed0").rename(folder / "<img src=x onerror=1>&\"'-seed0")
     html = page_of(folder)
     assert intruders(html) == []
@@ -123,22 +138,28 @@ def test_nothing_from_the_folder_gets_out_of_its_place(tmp_path: Path) -> None:
     assert "\u2028" not in parse(html).scripts[0]
     page = parse(html)
     assert EVIL in page.text  # shown, not swallowed
-    assert figures_of(html)["methods"][0].startswith(EVIL)
+    assert figures_of(html)["sections"][0][0][1].startswith(EVIL)
+    assert "Not comparable" in page.text
     assert "&" not in page.scripts[0]
     assert "<" not in page.scripts[0]
 
 
 def test_unfinished_runs_are_shown_as_that(tmp_path: Path) -> None:
     folder = write_comparison(
-        tmp_path / "c", methods={"full": SHORT["full"], "raptr": {**SHORT["raptr"], "done": 20}}, summary=False
+        tmp_path / "c",
+        methods={"full": SHORT["full"], "raptr": {**SHORT["raptr"], "done": 20}},
+        missing=("full-seed1",),
     )
     (folder / "raptr-seed2" / "metrics.jsonl").unlink()
     sentence = verdict_sentence(read_folder(folder))
-    assert sentence == "Not finished yet: 3 of 6 runs are done, and nothing is decided."
+    assert sentence == "Not finished yet: 2 of 6 runs are done, and nothing is decided."
     assert write_report(folder).is_file()
     page = parse((folder / "report.html").read_text())
-    rows = {row["Method"]: row for row in page.rows[1:]}
+    rows = rows_of((folder / "report.html").read_text(), "Verdict")
     assert rows["RaPTr 6-8-10-12"]["Verdict"] == "unfinished 0 of 3 runs finished"
+    assert rows["Full"]["Verdict"] == "unfinished 2 of 3 runs finished"
+    assert "Not begun: full-seed1." in page.text
+    assert not (folder / "summary.json").exists()
     assert "unfinished: step 20 of 49" in page.text
     assert "unfinished: step 0 of 49" in page.text
 
@@ -149,22 +170,22 @@ def test_a_single_run_has_facts_instead_of_a_table(tmp_path: Path, done: int | N
     html = write_report(folder).read_text()
     page = parse(html)
     assert intruders(html) == []
-    assert page.rows == []
+    assert rows_of(html, "Verdict") == {}
     assert said in page.text
-    assert "final" not in figures_of(html)["charts"]
+    assert "0/final" not in figures_of(html)["charts"]
+    assert "Nothing was tuned" not in page.text
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     assert links
     assert all((folder / link).is_file() for link in links)
-    assert {path.name for path in (folder / "figures").iterdir()} == {
-        *("loss-flops.png", "loss-time.png", "loss-tokens.png", "path-map.png", "training.png")
-    }
+    assert {path.name for path in (folder / "figures").iterdir()} == PNG
+    assert not (folder / "summary.json").exists()
 
 
 def test_one_seed_with_a_diverged_method(tmp_path: Path) -> None:
     methods = {**SHORT, "wild": {**SHORT["raptr"], "label": "Wild", "nan_from": 10}}
     folder = write_comparison(tmp_path / "c", methods=methods, seeds=1)
     html = write_report(folder).read_text()
-    rows = {row["Method"]: row for row in parse(html).rows[1:]}
+    rows = rows_of(html, "Verdict")
     assert rows["RaPTr 6-8-10-12"]["Verdict"] == "one seed: no interval"
     assert " to " not in rows["RaPTr 6-8-10-12"]["Difference"]
     assert rows["RaPTr 6-8-10-12"]["Validation loss"].endswith(" n = 1")
@@ -176,26 +197,33 @@ def test_fifteen_methods(tmp_path: Path) -> None:
     methods = {"full": SHORT["full"]}
     methods |= {f"m{number}": {**SHORT["raptr"], "label": f"Variant {number}"} for number in range(14)}
     html = page_of(write_comparison(tmp_path / "c", methods=methods, seeds=2))
-    assert len(parse(html).rows) == 16
-    assert len([name for name in figures_of(html)["charts"] if name.startswith("path-")]) == 15
+    assert len(rows_of(html, "Verdict")) == 15
+    assert len(rows_of(html, "FLOPs saved")) == 14
+    assert len([name for name in figures_of(html)["charts"] if name.startswith("0/path-")]) == 15
     assert intruders(html) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "start"),
+    ("offset", "seeds", "start"),
     [
-        ({"verdict": "better by 0.031"}, "RaPTr 6-8-10-12 ends better than Full at equal total FLOPs: its validation"),
-        ({"verdict": "too short to decide"}, "Too short to decide: RaPTr 6-8-10-12 ends"),
-        ({"verdict": "one seed: no interval", "difference_interval": None}, "One seed only: RaPTr 6-8-10-12 ends"),
-        ({"verdict": "new words", "difference": None}, "RaPTr 6-8-10-12 against Full at equal total FLOPs: new words."),
+        (-0.3, 3, "RaPTr 6-8-10-12 ends better than Full at equal total FLOPs: its validation loss is 0."),
+        (0.3, 3, "RaPTr 6-8-10-12 ends worse than Full at equal total FLOPs: its validation loss is 0."),
+        (-0.01, 2, "Too short to decide: RaPTr 6-8-10-12 ends"),
+        (-0.03, 1, "One seed only: RaPTr 6-8-10-12 ends"),
     ],
 )
-def test_the_verdict_in_one_sentence(tmp_path: Path, change: dict[str, Any], start: str) -> None:
-    folder = write_comparison(tmp_path / "c", methods=SHORT, seeds=2)
-    methods = json.loads((folder / "summary.json").read_text())["methods"]
-    methods["raptr"].update(change)
-    edit(folder / "summary.json", methods=methods)
-    assert verdict_sentence(read_folder(folder)).startswith(start)
+def test_the_verdict_in_one_sentence(tmp_path: Path, offset: float, seeds: int, start: str) -> None:
+    methods = {"full": SHORT["full"], "raptr": {**SHORT["raptr"], "steps": SHORT["full"]["steps"], "offset": offset}}
+    sentence = verdict_sentence(read_folder(write_comparison(tmp_path / "c", methods=methods, seeds=seeds)))
+    assert sentence.startswith(start)
+    assert ("final loss" in sentence) == (abs(offset) == 0.3)
+    assert ("fewer FLOPs" in sentence) == (offset == -0.3)
+
+
+def test_the_verdict_of_a_diverged_method(tmp_path: Path) -> None:
+    methods = {"full": SHORT["full"], "raptr": {**SHORT["raptr"], "nan_from": 20}}
+    comparison = read_folder(write_comparison(tmp_path / "c", methods=methods, seeds=2))
+    assert verdict_sentence(comparison) == "RaPTr 6-8-10-12 against Full at equal total FLOPs: diverged."
 
 
 def test_two_stacks_have_two_panels(tmp_path: Path) -> None:
@@ -211,5 +239,117 @@ def test_two_stacks_have_two_panels(tmp_path: Path) -> None:
             line["layers"].append([0, 2, 5])
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     html = page_of(folder)
-    assert [name for name in figures_of(html)["charts"] if name.startswith("path-")] == ["path-0", "path-1"]
+    assert [name for name in figures_of(html)["charts"] if "path-" in name] == ["0/path-0", "0/path-1"]
     assert "RaPTr 6-8-10-12 · decoder" in parse(html).text
+
+
+def test_savings_are_those_of_the_summary(demo: Path) -> None:
+    saving = summarise(demo)["methods"]["raptr"]["savings"]["total_flops"]
+    (row,) = rows_of((demo / "report.html").read_text(), "FLOPs saved").values()
+    low, high = saving["interval"]
+    expected = f"{saving['saving'] * 100:.1f} % {low * 100:.1f} to {high * 100:.1f} %"
+    assert row["FLOPs saved"].replace("−", "-") == expected
+    assert row["Total FLOPs"] == f"{saving['method'] / 1e12:.1f} TFLOP Full: {saving['baseline'] / 1e12:.1f} TFLOP"
+    spots = figures_of((demo / "report.html").read_text())
+    drawn = [row for name in spots["charts"]["0/saved-total_flops"]["datasets"] for row in spots["data"][name]]
+    assert pytest.approx(sorted(saving["seeds"])) == sorted(row["y"] for row in drawn if "seed" in row)
+
+
+def test_the_summary_is_made_again_from_the_runs(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path / "c", methods=SHORT, seeds=2)
+    (folder / "summary.json").write_text("an old one")
+    write_report(folder)
+    assert json.loads((folder / "summary.json").read_text()) == summarise(folder)
+
+
+def test_what_was_tuned_is_said(tmp_path: Path) -> None:
+    plain = parse(page_of(write_comparison(tmp_path / "plain", methods=SHORT, seeds=1))).text
+    assert "Nothing was tuned:" in plain
+    assert "How it was tuned" not in plain
+    sweep = sweep_of({"full": {1e-3: 3.9, 2e-3: 3.8, 4e-3: 3.85}, "raptr": {1e-3: 3.9, 2e-3: None, 4e-3: 3.7}})
+    html = page_of(write_comparison(tmp_path / "tuned", methods=SHORT, seeds=1, sweep=sweep))
+    page = parse(html)
+    assert "Nothing was tuned" not in page.text
+    assert "Tuned: learning_rate:" in page.text
+    assert "Chosen at the edge of the grid: RaPTr 6-8-10-12 (learning_rate 0.004)." in page.text
+    rows = rows_of(html, "learning_rate 0.002")
+    assert rows["Full"]["learning_rate 0.002"] == "3.8000 chosen"
+    assert rows["RaPTr 6-8-10-12"]["learning_rate 0.002"] == "diverged"
+    assert rows["RaPTr 6-8-10-12"]["learning_rate 0.004"] == "3.7000 chosen, at the edge"
+    (tmp_path / "tuned" / "sweep.json").unlink()
+    assert "Tuning is not finished" in parse(page_of(tmp_path / "tuned")).text
+
+
+def test_sources_have_curves_and_a_table(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path / "c", methods=SHORT, seeds=2, sources=("wiki", "code"))
+    html = page_of(folder)
+    figures = figures_of(html)
+    assert [f"0/loss-tokens-{k}" in figures["charts"] for k in range(4)] == [True, True, True, False]
+    ends = []
+    for number in (1, 2):
+        rows = [
+            row for name in figures["charts"][f"0/loss-tokens-{number}"]["datasets"] for row in figures["data"][name]
+        ]
+        ends.append([row["y"] for row in rows if row.get("m") == "Full" and "lo" in row][-1])
+    assert ends[1] - ends[0] == pytest.approx(0.4)  # code is harder, by as much as the synthetic runs say
+    entry = summarise(folder)["methods"]["raptr"]["sources"]["wiki"]
+    assert rows_of(html, "wiki")["RaPTr 6-8-10-12"]["wiki"].startswith(f"{entry['mean']:.4f}")
+    assert "By validation source" not in page_of(write_comparison(tmp_path / "d", methods=SHORT, seeds=1))
+
+
+def test_several_comparisons_make_one_page(tmp_path: Path) -> None:
+    one = write_comparison(tmp_path / "one", methods=SHORT, seeds=2)
+    other = {"full": SHORT["full"], "short": {**SHORT["raptr"], "label": "Short"}, "raptr": SHORT["raptr"]}
+    two = write_comparison(tmp_path / "two", methods=other, seeds=2, model={"parameters": 7_000_000})
+    single = write_run(tmp_path / "alone", steps=40)
+    path = write_report(one, two, single, output=tmp_path / "page")
+    assert path == tmp_path / "page" / "report.html"
+    html = path.read_text()
+    assert intruders(html) == []
+    page = parse(html)
+    overview = [row for row in page.rows if "Budget" in row]
+    assert [(row["Comparison" if "Comparison" in row else "Method"].split()[0], row["Parameters"]) for row in overview]
+    assert len(overview) == 4
+    assert {row["Difference"].split()[0] for row in overview} >= {
+        f"{summarise(folder)['methods'][key]['difference']:+.4f}".replace("-", "−")
+        for folder, keys in ((one, ["raptr"]), (two, ["raptr", "short"]))
+        for key in keys
+    }
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert "../two/short-seed1/config.yaml" in links
+    assert all((path.parent / link).is_file() for link in links)
+    assert {name.partition("/")[0] for name in figures_of(html)["charts"]} == {"overview", "0", "1", "2"}
+    assert [file.name for file in (tmp_path / "page" / "figures").iterdir()] == ["overview.png"]
+    assert not (one / "report.html").exists()
+    comparisons = [read_folder(folder) for folder in (one, two)]
+    shared = shared_palette(comparisons)
+    first, second = (own_palette(shared, comparison) for comparison in comparisons)
+    colours = [dict(zip(own.names, own.colours, strict=True)) for own in (first, second)]
+    assert colours[0]["RaPTr 6-8-10-12"] == colours[1]["RaPTr 6-8-10-12"] != colours[1]["Short"]
+
+
+def test_specifications_are_valid_vega_lite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import altair as alt
+
+    seen = []
+    original = alt.LayerChart.to_dict
+
+    def validating(self: alt.LayerChart, *, validate: bool = True, **kwargs: Any) -> Any:
+        seen.append(validate)
+        return original(self, validate=True, **kwargs)
+
+    monkeypatch.setattr(alt.LayerChart, "to_dict", validating)
+    page_of(write_comparison(tmp_path / "c", methods=SHORT, seeds=2))
+    assert len(seen) > 10
+    assert not any(seen[:1])  # control: what is written is not validated by itself
+
+
+def test_fifteen_methods_are_drawn_as_png_without_what_is_slow(tmp_path: Path) -> None:
+    # Clipping and the opacity of whole marks made one PNG take 14 s; strokes and fills have opacities of their own.
+    methods = {"full": SHORT["full"]}
+    methods |= {f"m{number}": {**SHORT["raptr"], "label": f"Variant {number}"} for number in range(14)}
+    comparison = read_folder(write_comparison(tmp_path / "c", methods=methods, seeds=2))
+    specs = png_specs(comparison, palette_of(comparison), panels_of(comparison))
+    slow = json.dumps({name: spec for name, spec in specs.items() if name.startswith("loss")})
+    assert '"clip": true' not in slow
+    assert '"opacity": 0' not in slow

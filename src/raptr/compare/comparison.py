@@ -11,10 +11,10 @@ from raptr.compare import sweep
 from raptr.compare.budget import NOTES, Budget, steps_of
 from raptr.compare.clock import clock_costs
 from raptr.compare.jobs import Comparison, Job
-from raptr.compare.summary import summarise
 from raptr.config import RunConfig
 from raptr.config.yaml import write_yaml
 from raptr.errors import RaptrError
+from raptr.results import summarise
 from raptr.train.engine import train
 from raptr.train.folder import claim_folder, read_result, write_json
 from raptr.train.hint import hint
@@ -109,7 +109,7 @@ def compare(
     _train(runs, folder, len(trials), len(wanted), console, command)
     if comparison.missing():
         return None
-    summary = summarise(folder, config, comparison.labels, comparison.seeds, budget)
+    summary = summarise(folder)
     write_json(folder / "summary.json", summary)
     return summary
 

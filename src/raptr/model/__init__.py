@@ -4,7 +4,22 @@
 """
 
 from raptr.model.attach import AttachedModel, attach
+from raptr.model.check import Layers, find_layers
 from raptr.model.flops import CONVENTION, count_flops
+from raptr.model.inspect import Inspection, inspect_model
 from raptr.model.stacks import Blocks, Stack, find_stacks, shape_of
 
-__all__ = ["CONVENTION", "AttachedModel", "Blocks", "Stack", "attach", "count_flops", "find_stacks", "shape_of"]
+__all__ = [
+    "CONVENTION",
+    "AttachedModel",
+    "Blocks",
+    "Inspection",
+    "Layers",
+    "Stack",
+    "attach",
+    "count_flops",
+    "find_layers",
+    "find_stacks",
+    "inspect_model",
+    "shape_of",
+]

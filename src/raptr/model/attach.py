@@ -8,34 +8,45 @@ import torch
 from torch import nn
 
 from raptr.errors import RaptrError
-from raptr.model.depth import Gate, Returns, first_argument, gate_of, is_topmost, put_gate, take_gate
-from raptr.model.flops import count_flops
+from raptr.model.check import Layers, find_layers
+from raptr.model.depth import Gate, gate_of, is_topmost, keep_only, put_gate, take_gate
+from raptr.model.flops import flops_of
 from raptr.model.optimizer import Inactive, copy_layers, create_state, drop_gradients, fill_gradients
-from raptr.model.stacks import Blocks, Stack, find_stacks, is_hugging_face, shape_of
-from raptr.model.twin import check_calls
+from raptr.model.stacks import Blocks
+from raptr.model.twin import Inputs
 from raptr.plan import LayerCosts, Subnetwork, Trainable
 
 
-def attach(model: nn.Module, blocks: Blocks | None = None, compile: bool = False) -> "AttachedModel":
+def attach(
+    model: nn.Module, blocks: Blocks | None = None, compile: bool = False, inputs: Inputs | None = None
+) -> "AttachedModel":
     """Make a model trainable by parts, in place; nothing is wrapped or renamed.
 
     In training, a layer that is not part of the active subnetwork returns its input; in
     ``model.eval()``, and before anything is activated, the full model runs. Everything is checked
     before anything is changed: a model that is refused is as it was.
 
+    What is checked is one recorded run of a twin on the meta device: each layer is called once and in
+    order and enters what the layer before it returned. A layer that makes something that later ones read
+    besides hidden states (T5's first layer the position bias, Gemma-3n's donors keys and values) is required:
+    ``net.shape`` says so, and plans keep it.
+
     Args:
         model: a Hugging Face model (its stacks are found), or any module together with ``blocks``.
             Attach before DDP, ``fully_shard`` or ``torch.compile``.
-        blocks: the ModuleList of the layers, or a dict of name -> ModuleList in running order.
+        blocks: the ModuleList of the layers, or a dict of name -> ModuleList in running order. Without
+            ``inputs`` they are taken on trust, and nothing is run.
         compile: compile each block by itself, so that every path uses one graph. Compiling the
             whole model instead recompiles for every path.
+        inputs: what to make the recorded run with (keyword arguments as a dict, or positional ones
+            as a tuple), for a module of one's own or one whose inputs cannot be made up.
 
     Returns:
         The handle with which parts are activated; ``print`` shows the stacks found.
 
     Raises:
-        RaptrError: the model is attached already, its stacks cannot be told, or its layers are not
-            each called once and in order.
+        RaptrError: the model is attached already, its stacks cannot be told, or its layers cannot be
+            left out one by one.
 
     Example:
         >>> from transformers import LlamaConfig, LlamaForCausalLM
@@ -55,22 +66,17 @@ def attach(model: nn.Module, blocks: Blocks | None = None, compile: bool = False
             "the model is compiled as a whole, which recompiles for every path and then runs eagerly; "
             "attach the model itself, with compile=True to compile each block."
         )
-    stacks = find_stacks(model, blocks)
-    if blocks is None and is_hugging_face(model):
-        check_calls(model, stacks)
-    for stack in stacks:
-        for block in stack.blocks:
-            first_argument(block)
-    return AttachedModel(model, stacks, compile=compile)
+    return AttachedModel(model, find_layers(model, blocks, inputs), inputs, compile=compile)
 
 
 class AttachedModel:
     """The handle that `attach` returns: activates parts of the model. Use `attach` to make one."""
 
-    def __init__(self, model: nn.Module, stacks: tuple[Stack, ...], *, compile: bool) -> None:
+    def __init__(self, model: nn.Module, layers: Layers, inputs: Inputs | None, *, compile: bool) -> None:
         self.model = model
-        self.shape = shape_of(stacks)
-        self._stacks = stacks
+        self.shape = layers.shape
+        self._stacks = layers.stacks
+        self._inputs = inputs
         self._compiled = compile
         self._gates: list[list[Gate]] = []
         self._optimizers: list[torch.optim.Optimizer] = []
@@ -79,19 +85,21 @@ class AttachedModel:
         self._step: int | None = None
         self._stepped = False
         self._copied: set[int] = set()
-        for stack in stacks:
-            returns = Returns(stack.name)
-            self._gates.append([put_gate(block, returns) for block in stack.blocks])
+        for i, (stack, shape) in enumerate(zip(self._stacks, self.shape.stacks, strict=True)):
+            returns, required = layers.returns(i), dict(shape.required)
+            gates = [put_gate(block, returns, required=layer in required) for layer, block in enumerate(stack.blocks)]
+            self._gates.append(gates)
             if compile:
                 for block in stack.blocks:
                     block.compile()
 
     def __repr__(self) -> str:
         lines = [f"raptr: {type(self.model).__name__} with {_plural(len(self._stacks), 'stack')}"]
-        for i, stack in enumerate(self._stacks):
+        for i, (stack, shape) in enumerate(zip(self._stacks, self.shape.stacks, strict=True)):
             kept = "full" if self._active is None else f"kept {list(self._active.layers[i])}"
             kinds = ", ".join(sorted({type(block).__name__ for block in stack.blocks}))
             lines.append(f"  {stack.name}: {_plural(len(stack.blocks), 'layer')} of {kinds}, {kept}")
+            lines += [f"    layer {layer} is required: {reason}" for layer, reason in shape.required]
         return "\n".join(lines)
 
     @property
@@ -153,14 +161,13 @@ class AttachedModel:
         """
         self._refuse_detached()
         subnetwork.check(self.shape)
-        before = [[(gate.kept, gate.forced) for gate in gates] for gates in self._gates]
+        before = [([i for i, gate in enumerate(gates) if gate.kept], gates[0].forced) for gates in self._gates]
         self._set(subnetwork, forced=True)
         try:
             yield
         finally:
-            for gates, states in zip(self._gates, before, strict=True):
-                for gate, (kept, forced) in zip(gates, states, strict=True):
-                    gate.kept, gate.forced = kept, forced
+            for gates, (kept, forced) in zip(self._gates, before, strict=True):
+                keep_only(gates, kept, forced=forced)
 
     def prepare(self, optimizer: torch.optim.Optimizer, inactive: Inactive = "freeze") -> None:
         """Say what the optimizer does with the layers that a step skipped; call it before training.
@@ -245,9 +252,13 @@ class AttachedModel:
         """Whether `detach` can give every block its class back: not after ``fully_shard``."""
         return all(is_topmost(block) for stack in self._stacks for block in stack.blocks)
 
-    def flops(self, length: int) -> LayerCosts:
-        """Training FLOPs of one sequence of ``length`` tokens, by layer; see `count_flops`."""
-        return count_flops(self.model, length)
+    def flops(self, length: int | None = None, target_length: int | None = None) -> LayerCosts:
+        """Training FLOPs of one sequence, by layer; see `count_flops`.
+
+        Without a length they are those of the ``inputs`` that were given to `attach`, or of an image.
+        """
+        inputs = self._inputs if length is None else None
+        return flops_of(self.model, self._stacks, length, inputs=inputs, target_length=target_length)
 
     def _refuse_detached(self) -> None:
         if gate_of(self._stacks[0].blocks[0]) is not self._gates[0][0]:
@@ -255,10 +266,7 @@ class AttachedModel:
 
     def _set(self, subnetwork: Subnetwork, *, forced: bool) -> None:
         for gates, path in zip(self._gates, subnetwork.layers, strict=True):
-            kept = set(path)
-            for layer, gate in enumerate(gates):
-                gate.kept = layer in kept
-                gate.forced = forced
+            keep_only(gates, path, forced=forced)
 
     def _owners(self) -> dict[int, list[Gate]]:
         """The gates of the layers that each parameter belongs to; parameters used elsewhere too are left out."""

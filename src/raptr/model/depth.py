@@ -8,9 +8,7 @@ gathering, checkpointing, a compiled graph) is not touched when the block is ski
 """
 
 import copyreg
-import inspect
-import sys
-from collections.abc import Callable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,43 +17,10 @@ import torch
 from torch import nn
 
 from raptr.errors import RaptrError
+from raptr.model.recording import refuse_recording
+from raptr.model.returns import Returns, Signature
 
 _GATE = "_raptr_gate"
-
-
-@dataclass(slots=True, eq=False)
-class Returns:
-    """What the blocks of one stack return, learned from the first one that ran.
-
-    Attributes:
-        stack: the stack's name, for messages.
-        wrap: makes a block's return value from hidden states; None until learned.
-    """
-
-    stack: str
-    wrap: Callable[[torch.Tensor], Any] | None = None
-
-    def learn(self, output: Any) -> None:
-        """Take an executed block's return value as the pattern.
-
-        Raises:
-            RaptrError: it holds more than hidden states; a skipped block could not supply the rest.
-        """
-        if isinstance(output, torch.Tensor):
-            self.wrap = _bare
-        elif isinstance(output, tuple) and output and isinstance(output[0], torch.Tensor):
-            if any(part is not None for part in output[1:]):
-                raise RaptrError(
-                    f"the layers of {self.stack!r} return {_describe(output)}; a skipped layer can only pass on "
-                    "hidden states. Attach a model whose layers return a tensor, or (tensor, None, ...)."
-                )
-            rest = output[1:]
-            self.wrap = lambda hidden: (hidden, *rest)
-        else:
-            raise RaptrError(
-                f"the layers of {self.stack!r} return {_describe(output)}; "
-                "expected a tensor of hidden states, or a tuple that begins with one."
-            )
 
 
 @dataclass(slots=True, eq=False)
@@ -63,17 +28,21 @@ class Gate:
     """What one layer asks when it is called.
 
     Attributes:
-        hidden: the name of the block's first argument, the hidden states.
+        signature: of the block's forward.
         returns: shared by the blocks of a stack.
+        required: whether the layer makes what others need; its return value is then no pattern for theirs.
         kept: whether the layer is part of the subnetwork.
         forced: whether the subnetwork also holds in evaluation.
+        first_skipped: whether it is the first layer of its stack that is skipped: it checks the call for all.
         ran: whether the layer ran with gradients since the last optimizer step.
     """
 
-    hidden: str
+    signature: Signature
     returns: Returns
+    required: bool = False
     kept: bool = True
     forced: bool = False
+    first_skipped: bool = False
     ran: bool = False
 
 
@@ -82,26 +51,24 @@ def gate_of(block: nn.Module) -> Gate | None:
     return block.__dict__.get(_GATE)
 
 
-def first_argument(block: nn.Module) -> str:
-    """The name of a block's first argument, which must be the hidden states.
-
-    Raises:
-        RaptrError: the block's forward takes nothing.
-    """
-    for name in inspect.signature(block.forward).parameters:
-        return name
-    raise RaptrError(
-        f"the forward of {type(block).__name__} takes no argument; a layer takes hidden states first and returns them."
-    )
-
-
-def put_gate(block: nn.Module, returns: Returns) -> Gate:
+def put_gate(block: nn.Module, returns: Returns, *, required: bool = False) -> Gate:
     """Swap the block's class for its gated subclass."""
-    gate = Gate(first_argument(block), returns)
+    gate = Gate(Signature.of(block), returns, required=required)
     block.__dict__[_GATE] = gate
     original: Any = type(block)
     block.__class__ = _gated(original)
     return gate
+
+
+def keep_only(gates: Sequence[Gate], path: Collection[int], *, forced: bool) -> None:
+    """Set which layers of a stack run."""
+    kept = set(path)
+    skipped = False
+    for layer, gate in enumerate(gates):
+        gate.kept = layer in kept
+        gate.forced = forced
+        gate.first_skipped = not gate.kept and not skipped
+        skipped |= not gate.kept
 
 
 def take_gate(block: nn.Module) -> None:
@@ -121,22 +88,28 @@ def _gated(original: Any) -> Any:
 
     def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         gate: Gate = self.__dict__[_GATE]
+        returns = gate.returns
         run = super(gated, self).__call__
         if gate.kept or not (self.training or gate.forced):
             gate.ran |= torch.is_grad_enabled()
             output = run(*args, **kwargs)
-            if gate.returns.wrap is None:
-                gate.returns.learn(output)
+            if not gate.required and (self.training or gate.forced):
+                returns.learn(output, gate.signature, args, kwargs)
             return output
-        _refuse_recording(gate.returns.stack)
-        hidden = args[0] if args else kwargs[gate.hidden]
-        if gate.returns.wrap is None:
+        if gate.first_skipped:
+            refuse_recording(returns.stack)
+        hidden = gate.signature.hidden.of(args, kwargs)
+        if not isinstance(hidden, torch.Tensor):
+            raise RaptrError(
+                f"a layer of {returns.stack!r} was called without a tensor as its {gate.signature.hidden.name!r}; "
+                "a layer takes hidden states as its first argument, or as the one named hidden_states."
+            )
+        if returns.pattern is None and returns.made is None:
             # No block of the stack has run yet: run this one once, to see what it returns.
             devices = [hidden.device] if hidden.device.type == "cuda" else []
             with torch.no_grad(), torch.random.fork_rng(devices):
-                gate.returns.learn(run(*args, **kwargs))
-        assert gate.returns.wrap is not None
-        return gate.returns.wrap(hidden)
+                returns.learn(run(*args, **kwargs), gate.signature, args, kwargs)
+        return returns.supply(hidden, args, kwargs)
 
     def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:
         # deepcopy and pickle come here: what they make is an ordinary, full, unattached block.
@@ -159,26 +132,3 @@ def _gated(original: Any) -> Any:
 def _ungated(gated: type[nn.Module]) -> type[nn.Module]:
     original: type[nn.Module] = gated.__dict__["_raptr_original"]
     return original
-
-
-def _refuse_recording(stack: str) -> None:
-    """Refuse to skip a layer whose output was asked for: the list would come back shorter, without a word."""
-    capturing = sys.modules.get("transformers.utils.output_capturing")
-    collector = getattr(capturing, "_active_collector", None)
-    asked = (collector.get() if collector is not None else None) or {}
-    for name in asked:
-        if name.endswith(("hidden_states", "attentions")):
-            raise RaptrError(
-                f"output_{name}=True was asked for while layers of {stack!r} are skipped: skipped layers have none, so "
-                "the list would not match the layers. Ask for it in evaluation, where the full model runs."
-            )
-
-
-def _bare(hidden: torch.Tensor) -> torch.Tensor:
-    return hidden
-
-
-def _describe(output: Any) -> str:
-    if isinstance(output, tuple):
-        return "a tuple (" + ", ".join(type(part).__name__ for part in output) + ")"
-    return f"a {type(output).__name__}"

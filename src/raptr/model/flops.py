@@ -1,38 +1,57 @@
 """FLOPs of a training step, by layer.
 
 Counted by torch's FlopCounterMode on a meta-device twin. Convention: 2 per multiply-add; causal
-attention in full, not halved; backward twice the forward; matrix products and attention only (no
-norms, activations, embedding look-ups, loss or optimizer).
+attention in full, not halved; backward twice the forward; matrix products, convolutions and attention only (no
+norms, activations, embedding look-ups, loss or optimizer). Of a mixture of experts, those that a token uses.
+
+The counter knows a formula for each product and passes over what it does not know: on the CPU it counts no
+attention at all. So every operation is looked at too, and one that multiplies and has no formula (an
+attention kernel, anything that is not torch's own) makes that count void.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from raptr.errors import RaptrError
-from raptr.model.stacks import Blocks, find_stacks
-from raptr.model.twin import Inputs, meta_inputs, meta_twin, run_twin
+from raptr.model.stacks import Blocks, Stack, find_stacks, path_of
+from raptr.model.twin import CannotRun, Inputs, attempts, first_that_runs, has_decoder_inputs, takes_images
 from raptr.plan import LayerCosts
 
 CONVENTION = "2 per multiply-add, matrix products and attention, causal attention in full, backward twice the forward"
 
 
 def count_flops(
-    model: nn.Module, length: int, blocks: Blocks | None = None, inputs: Inputs | None = None
+    model: nn.Module,
+    length: int | None,
+    blocks: Blocks | None = None,
+    inputs: Inputs | None = None,
+    target_length: int | None = None,
 ) -> LayerCosts:
     """Training FLOPs of one sequence, by layer.
 
     Args:
         model: a model; it is neither run nor changed.
-        length: tokens per sequence.
+        length: tokens per sequence, of an encoder-decoder those of the encoder. It may be None, and is not
+            used, where something else says the size: ``inputs``, or the image size in the configuration.
         blocks: as for `attach`, for a module whose stacks cannot be told.
-        inputs: keyword arguments of one sequence on the meta device, for a module whose inputs
-            cannot be made up.
+        inputs: the keyword arguments (a dict) or positional ones (a tuple) of one sequence, for a module
+            whose inputs cannot be made up.
+        target_length: tokens of the decoder of an encoder-decoder; as many as ``length`` if not given.
 
     Returns:
         `LayerCosts` in FLOPs: ``.layers[stack][layer]``, ``.other`` (head and what else is not in a
         layer), ``.total``, and ``.step(subnetwork)`` for a step of a subnetwork. Forward and
         backward, for one sequence; ``.scaled(batch)`` for a batch.
+
+    Raises:
+        RaptrError: a length that is missing or does not fit, a model that cannot be run on the meta device, or one
+            that multiplies where it cannot be counted.
 
     Example:
         >>> from transformers import LlamaConfig, LlamaForCausalLM
@@ -41,24 +60,57 @@ def count_flops(
         >>> count_flops(LlamaForCausalLM(config), length=16).total > 0
         True
     """
-    if length < 1:
-        raise RaptrError(f"length is {length}; a sequence has at least 1 token.")
-    stacks = find_stacks(model, blocks)
-    twin = meta_twin(model)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        run_twin(twin, meta_inputs(model, length) if inputs is None else inputs)
-    counts = counter.get_flop_counts()
+    return flops_of(model, find_stacks(model, blocks), length, inputs=inputs, target_length=target_length)
+
+
+def flops_of(
+    model: nn.Module, stacks: tuple[Stack, ...], length: int | None, *, inputs: Inputs | None, target_length: int | None
+) -> LayerCosts:
+    """`count_flops` of a model whose stacks are known."""
+    for name, given in (("length", length), ("target_length", target_length)):
+        if given is not None and given < 1:
+            raise RaptrError(f"{name} is {given}; a sequence has at least 1 token.")
+    if length is None and inputs is None and not takes_images(model):
+        raise RaptrError(f"length is missing: say how many tokens a sequence of this {type(model).__name__} has.")
+    if target_length is not None and not has_decoder_inputs(model):
+        raise RaptrError(
+            f"target_length is {target_length}, but {type(model).__name__} takes no sequence for a decoder; "
+            "leave it out."
+        )
+    ways = attempts(model, length=length or 1, target_length=target_length, inputs=inputs)
+    ran = first_that_runs(model, ways, _counted)
+    counts = ran.seen.get_flop_counts()
 
     def training_flops(name: str) -> float:
         return 3.0 * float(sum(counts.get(name, {}).values()))
 
-    root = type(twin).__name__
+    root = type(ran.twin).__name__
     layers = tuple(
-        tuple(training_flops(f"{root}.{_path(model, stack.blocks[i])}") for i in range(len(stack.blocks)))
-        for stack in stacks
+        tuple(training_flops(f"{root}.{path_of(model, block)}") for block in stack.blocks) for stack in stacks
     )
     return LayerCosts(layers=layers, other=training_flops("Global") - sum(map(sum, layers)))
 
 
-def _path(model: nn.Module, block: nn.Module) -> str:
-    return next(str(name) for name, module in model.named_modules() if module is block)
+@contextmanager
+def _counted(twin: nn.Module) -> Iterator[FlopCounterMode]:
+    twin.requires_grad_(False)  # the counter follows modules by hooks on gradients, where there are any
+    with torch.no_grad(), _Uncounted() as uncounted, FlopCounterMode(display=False) as counter:
+        yield counter
+    if uncounted.seen:
+        raise CannotRun(
+            f"{type(twin).__name__} runs {', '.join(sorted(uncounted.seen))}, for which no count of FLOPs is known."
+        )
+
+
+class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Takes note of operations that multiply and have no formula."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = func._overloadpacket in flop_registry
+        if not known and (func.namespace not in ("aten", "prim", "prims", "profiler") or "attention" in str(func)):
+            self.seen.add(str(func))
+        return func(*args, **(kwargs or {}))

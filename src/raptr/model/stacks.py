@@ -1,11 +1,12 @@
 """Find the stacks of a model, or say what was seen.
 
 A stack is an `nn.ModuleList` whose elements are the layers. For a Hugging Face model it is found by
-the configuration's number of layers; for any other module the user names it.
+the number of layers in the configuration of the model that the list is in, an encoder's and a decoder's each
+by its own; for any other module the user names it. `raptr.model.trace` then checks that these are the layers.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from torch import nn
 
 from raptr.errors import RaptrError
 from raptr.plan import ModelShape, StackShape
+
+Required = tuple[tuple[int, str], ...]
+"""(layer, reason) pairs, as in `raptr.plan.StackShape`."""
 
 Blocks = nn.ModuleList | Mapping[str, nn.ModuleList]
 
@@ -41,23 +45,40 @@ def find_stacks(model: nn.Module, blocks: Blocks | None = None) -> tuple[Stack, 
     if not is_hugging_face(model):
         raise RaptrError(
             f"{type(model).__name__} is not a Hugging Face model, so its stacks cannot be told. "
-            f"Pass blocks=, the ModuleList of its layers. Seen: {_seen(model)}."
+            f"Pass blocks=, the ModuleList of its layers. Seen: {lists_of(model)}."
         )
-    config: Any = model.config
-    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    candidates = [stack for stack in _candidates(model) if len(stack.blocks) == layers]
-    if len(candidates) != 1:
+    found = _by_configuration(model)
+    sides = [side_of(stack.name) for stack in found]
+    if not found or (len(found) > 1 and sorted(sides, key=str) != ["decoder", "encoder"]):
         raise RaptrError(
-            f"{type(model).__name__} has {len(candidates)} lists of {layers} layers (its num_hidden_layers) where "
-            "one stack was expected. Pass blocks=, the ModuleList of its layers, or a dict of name -> ModuleList. "
-            f"Seen: {_seen(model)}."
+            f"{type(model).__name__} has {len(found)} lists of as many layers as its configuration says "
+            f"({_counts(model.config) or 'no number of layers'}); expected was one, or an encoder's and a decoder's. "
+            "Pass blocks=, the ModuleList of its layers, or a dict of name -> ModuleList. "
+            f"Seen: {lists_of(model)}."
         )
-    return tuple(candidates)
+    return tuple(sorted(found, key=lambda stack: side_of(stack.name) == "decoder"))
 
 
-def shape_of(stacks: tuple[Stack, ...]) -> ModelShape:
-    """The shape that a method's `plan` needs."""
-    return ModelShape(tuple(StackShape(stack.name, len(stack.blocks)) for stack in stacks))
+def shape_of(stacks: tuple[Stack, ...], required: Sequence[Required] = ()) -> ModelShape:
+    """The shape that a method's `plan` needs: the stacks, and of each the layers that are required."""
+    needed = required or [()] * len(stacks)
+    pairs = zip(stacks, needed, strict=True)
+    return ModelShape(tuple(StackShape(stack.name, len(stack.blocks), layers) for stack, layers in pairs))
+
+
+def path_of(model: nn.Module, module: nn.Module) -> str:
+    """The name of a module inside a model."""
+    return next(str(name) for name, inside in model.named_modules() if inside is module)
+
+
+def config_of(model: nn.Module, name: str) -> Any:
+    """The configuration that a part of a Hugging Face model was made from: that of the model it is in, or None."""
+    config = None
+    parts = name.split(".") if name else []
+    for end in range(len(parts) + 1):
+        module = model.get_submodule(".".join(parts[:end]))
+        config = module.config if is_hugging_face(module) else config
+    return config
 
 
 def is_hugging_face(model: nn.Module) -> bool:
@@ -74,7 +95,7 @@ def _given(model: nn.Module, blocks: Blocks) -> tuple[Stack, ...]:
         if not isinstance(modules, nn.ModuleList) or id(modules) not in names or not len(modules):
             raise RaptrError(
                 f"blocks={type(modules).__name__} is not a ModuleList with layers inside this {type(model).__name__}; "
-                f"pass one of its lists. Seen: {_seen(model)}."
+                f"pass one of its lists. Seen: {lists_of(model)}."
             )
         stacks.append(Stack(name or names[id(modules)], tuple(modules)))
     everything = [id(block) for stack in stacks for block in stack.blocks]
@@ -83,6 +104,33 @@ def _given(model: nn.Module, blocks: Blocks) -> tuple[Stack, ...]:
             "blocks= names no layer, or names one layer more than once; every layer must be a module of its own."
         )
     return tuple(stacks)
+
+
+def _by_configuration(model: nn.Module) -> list[Stack]:
+    """The lists whose length is the number of layers in the configuration of the model that they are in."""
+    whole: Any = model.config
+    found = []
+    for stack in _candidates(model):
+        config = config_of(model, stack.name)
+        if len(stack.blocks) == next(iter(_counts(config, side_of(stack.name)).values()), None):
+            found.append((stack, config))
+    if len(found) > 1 and not whole.is_encoder_decoder:
+        # Text with images or sound: the layers that are trained by parts are those of the text.
+        return [stack for stack, config in found if config is whole.get_text_config()]
+    return [stack for stack, _ in found]
+
+
+def side_of(name: str) -> str | None:
+    """Whether a list belongs to an encoder or a decoder, by its outermost name that says so."""
+    return next((part for part in name.split(".") if part in ("encoder", "decoder")), None)
+
+
+def _counts(config: Any, side: str | None = None) -> dict[str, int]:
+    """The numbers of layers that a configuration says, those of one side first."""
+    sides = [side] if side else ["encoder", "decoder"]
+    own = [name for one in sides for name in (f"{one}_layers", f"num_{one}_layers")]
+    names = [*own, "num_hidden_layers"] if side else ["num_hidden_layers", *own]
+    return {name: count for name in names if isinstance(count := getattr(config, name, None), int)}
 
 
 def _candidates(model: nn.Module) -> list[Stack]:
@@ -97,7 +145,8 @@ def _candidates(model: nn.Module) -> list[Stack]:
     return found
 
 
-def _seen(model: nn.Module) -> str:
+def lists_of(model: nn.Module) -> str:
+    """The lists of modules in a model, for messages."""
     lists = [
         f"{name} ({len(module)} x {', '.join(sorted({type(block).__name__ for block in module}))})"
         for name, module in model.named_modules()

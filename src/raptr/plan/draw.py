@@ -10,7 +10,7 @@ words are used: numpy keeps that stream stable across its versions, but not what
 import numpy as np
 import numpy.typing as npt
 
-PATHS, MASKS, ORDER = range(3)
+PATHS, MASKS, ORDER, MIXTURE = range(4)
 """What words are drawn for. Each purpose has a key of its own, so no two share a stream."""
 
 Words = npt.NDArray[np.uint64]
@@ -21,8 +21,9 @@ def words(seed: int, purpose: int, counter: tuple[int, int, int], count: int) ->
 
     Args:
         seed: the run's seed, from 0 to 2**64 - 1.
-        purpose: ``PATHS``, ``MASKS`` or ``ORDER``.
-        counter: the place, for a path (step, micro-step, stack), for a mask (epoch, sequence, 0).
+        purpose: ``PATHS``, ``MASKS``, ``ORDER`` or ``MIXTURE``.
+        counter: the place, for a path (step, micro-step, stack), for a mask (epoch, sequence, 0),
+            for an order (epoch, source, 0), for a mixture (block, source, 0).
         count: how many words.
 
     Returns:

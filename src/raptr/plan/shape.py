@@ -8,14 +8,31 @@ from raptr.errors import RaptrError
 
 @dataclass(frozen=True)
 class StackShape:
-    """One stack: its name in the model ("model.layers") and its number of layers."""
+    """One stack of a model.
+
+    Attributes:
+        name: its name in the model ("model.layers").
+        layers: its number of layers.
+        required: (layer, reason) pairs of the layers that no path can leave out, because they make
+            something that others need (T5's first layer: the position bias).
+
+    Raises:
+        RaptrError: fewer than 1 layer, or a required layer that is not one of them or named twice.
+    """
 
     name: str
     layers: int
+    required: tuple[tuple[int, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, int) or self.layers < 1:
             raise RaptrError(f"stack {self.name!r} has {self.layers} layers; a stack has at least 1.")
+        object.__setattr__(self, "required", tuple(sorted((layer, reason) for layer, reason in self.required)))
+        needed = [layer for layer, _ in self.required]
+        if len(set(needed)) != len(needed) or not all(0 <= layer < self.layers for layer in needed):
+            raise RaptrError(
+                f"required layers {needed} of stack {self.name!r} are not different layers from 0 to {self.layers - 1}."
+            )
 
 
 @dataclass(frozen=True)

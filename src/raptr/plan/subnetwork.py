@@ -56,7 +56,7 @@ class Subnetwork:
         return tuple(len(path) for path in self.layers)
 
     def check(self, shape: ModelShape) -> None:
-        """Refuse a subnetwork that is not a part of a model of this shape."""
+        """Refuse a subnetwork that is not a part of a model of this shape, or leaves out a required layer."""
         if len(self.layers) != len(shape.stacks):
             raise RaptrError(
                 f"the subnetwork has {len(self.layers)} stacks, the model {len(shape.stacks)} "
@@ -67,6 +67,12 @@ class Subnetwork:
                 raise RaptrError(
                     f"layer {path[-1]} was to be kept, but {stack.name!r} has the layers 0 to {stack.layers - 1}."
                 )
+            for layer, reason in stack.required:
+                if layer not in path:
+                    raise RaptrError(
+                        f"layer {layer} of {stack.name!r} cannot be left out: {reason}. "
+                        f"The path {path} leaves it out; keep it in every path."
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)

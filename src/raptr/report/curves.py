@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from raptr.report.read import Floats, Run
 from raptr.report.units import prefix_of, time_unit
+from raptr.results.metrics import Floats
+from raptr.results.run import Run
 
 POINTS = 200
 SMOOTHING = 40  # the smoothing window is this fraction of the run
@@ -58,8 +59,10 @@ def drawn(runs: tuple[Run, ...]) -> tuple[Run, ...]:
     return tuple(run for run in runs if run.finished) or tuple(run for run in runs if len(run.evals.step))
 
 
-def mean_curve(runs: tuple[Run, ...], axis: Axis) -> Mean:
+def mean_curve(runs: tuple[Run, ...], axis: Axis, source: str | None = None) -> Mean:
     """Returns the mean validation loss of ``runs`` (the seeds of one method) where all of them have measured it.
+
+    With ``source`` it is that of one validation source; without, that of all of them.
 
     The band is mean ± t(0.975, n - 1) · s / √n, for each evaluation by itself.
     """
@@ -67,7 +70,8 @@ def mean_curve(runs: tuple[Run, ...], axis: Axis) -> Mean:
     steps = np.array(sorted(set.intersection(*shared)) if shared else [], dtype=np.float64)
     steps = steps[thin(len(steps)).astype(int)]
     rows = [np.searchsorted(run.evals.step, steps) for run in runs]
-    losses = np.array([run.evals.columns["eval_loss"][row] for run, row in zip(runs, rows, strict=True)])
+    columns = [run.evals.columns["eval_loss"] if source is None else run.evals.sources[source] for run in runs]
+    losses = np.array([column[row] for column, row in zip(columns, rows, strict=True)])
     places = np.array([run.evals.columns[axis.counter][row] for run, row in zip(runs, rows, strict=True)])
     losses[~np.isfinite(losses)] = np.nan
     mean = losses.mean(axis=0) if len(runs) else np.empty(0)

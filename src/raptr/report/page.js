@@ -5,17 +5,26 @@
   const charts = [...document.querySelectorAll(".chart")];
   const views = new Map();
   const hidden = new Set();
-  const shown = () => page.methods.filter((_, index) => !hidden.has(index));
   const refuse = () => Promise.reject(new Error("the report loads nothing"));
 
+  // "3/loss-*" is a chart of section 3; the star is what its switches say.
+  const sectionOf = (chart) => parseInt(chart.dataset.chart, 10);
+  const chosen = (switch_, section) => document.querySelector(`input[name=${switch_}-${section}]:checked`)?.value;
+  // The only method of a section stays: there is no button for it there.
+  const off = (methods, key) => methods.length > 1 && hidden.has(key);
+  const shown = (section) =>
+    page.sections[section].filter(([key], _, all) => !off(all, key)).map(([, name]) => name);
+
   async function draw(chart) {
-    const axis = document.querySelector("input[name=axis]:checked")?.value;
-    const spec = page.charts[chart.dataset.chart.replace("*", axis)];
+    const section = sectionOf(chart);
+    const star = `${chosen("axis", section)}-${chosen("source", section) ?? 0}`;
+    const spec = page.charts[chart.dataset.chart.replace("*", star)];
+    const datasets = Object.fromEntries(spec.datasets.map((name) => [name, structuredClone(page.data[name])]));
     const turn = (chart.turn = (chart.turn ?? 0) + 1);
-    const embedded = await vegaEmbed(chart, spec, {
+    const embedded = await vegaEmbed(chart, { ...spec, datasets }, {
       mode: "vega-lite",
       actions: false,
-      renderer: chart.dataset.chart.startsWith("path") ? "canvas" : "svg",
+      renderer: chart.dataset.chart.includes("/path") ? "canvas" : "svg",
       ast: true,
       config: dark.matches ? page.dark : page.light,
       tooltip: { theme: dark.matches ? "dark" : "light" },
@@ -24,21 +33,22 @@
     if (turn !== chart.turn) return;
     views.get(chart)?.finalize();
     views.set(chart, embedded);
-    select(embedded.view);
+    if (hidden.size) select(chart, embedded.view);
   }
 
-  function select(view) {
-    if (hidden.size && "shown" in view.getState().signals) view.signal("shown", shown()).runAsync();
+  function select(chart, view) {
+    // Only errors from here on: a layer whose methods are all switched off has no extent, and that is no problem.
+    if ("shown" in view.getState().signals) view.logLevel(1).signal("shown", shown(sectionOf(chart))).runAsync();
   }
 
-  function toggle(index) {
-    if (!hidden.delete(index)) hidden.add(index);
-    for (const part of document.querySelectorAll(`[data-method="${index}"]`)) {
-      if (part.matches("button")) part.setAttribute("aria-pressed", String(!hidden.has(index)));
-      else part.hidden = hidden.has(index);
+  function toggle(method) {
+    if (!hidden.delete(method)) hidden.add(method);
+    for (const part of document.querySelectorAll("[data-method]")) {
+      if (part.dataset.method !== method) continue;
+      if (part.matches("button")) part.setAttribute("aria-pressed", String(!hidden.has(method)));
+      else part.hidden = hidden.has(method);
     }
-    for (const { view } of views.values())
-      if ("shown" in view.getState().signals) view.signal("shown", shown()).runAsync();
+    for (const [chart, { view }] of views) select(chart, view);
     dispatchEvent(new Event("resize"));
   }
 
@@ -59,11 +69,14 @@
 
   const redraw = (some) => Promise.all(some.map(draw));
   for (const chip of document.querySelectorAll(".chip"))
-    chip.addEventListener("click", () => toggle(Number(chip.dataset.method)));
+    chip.addEventListener("click", () => toggle(chip.dataset.method));
   for (const button of document.querySelectorAll("th button"))
     button.addEventListener("click", () => sort(button.parentNode));
-  for (const input of document.querySelectorAll("input[name=axis]"))
-    input.addEventListener("change", () => redraw(charts.filter((chart) => chart.dataset.chart.includes("*"))));
+  for (const input of document.querySelectorAll(".switch input"))
+    input.addEventListener("change", () => {
+      const section = parseInt(input.name.split("-").pop(), 10);
+      redraw(charts.filter((chart) => chart.dataset.chart.includes("*") && sectionOf(chart) === section));
+    });
   dark.addEventListener("change", () => redraw(charts));
   redraw(charts).then(() => document.documentElement.setAttribute("data-drawn", "yes"));
 })();

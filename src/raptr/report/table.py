@@ -1,29 +1,55 @@
-"""The verdict in one sentence, and the table of methods as cells."""
+"""The tables of a comparison: cells with what is shown, what stands under it, and what it is sorted by."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raptr.report import units
-from raptr.report.comparison import UNFINISHED, Comparison, Method
+from raptr.report.figures.boundaries import boundaries_of
+from raptr.report.figures.speed import speeds_of
+from raptr.results.equal_loss import Measure
+from raptr.results.folder import Comparison, Method
+from raptr.results.outcome import UNFINISHED, Losses
+from raptr.results.sweep import Sweep, Values
 
-BUDGETS = {
-    "flops": "equal total FLOPs",
-    "steps": "an equal number of steps",
-    "tokens": "an equal number of tokens",
-    "seconds": "equal wall-clock time",
-}
 KINDS = ("better", "worse", "too short", "one seed", "baseline", UNFINISHED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One number of the table: what is shown, a second line under it, and the value to sort by."""
+    """One number of a table: what is shown, a second line under it, and the value to sort by."""
 
     text: str
     note: str = ""
     value: float | None = None
+    kind: str = ""
 
 
-COLUMNS = (
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row: the method's key (its colour is shown), its name, and its cells by column."""
+
+    method: str
+    name: str
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Columns that sort, but for those of words, and rows."""
+
+    columns: tuple[str, ...]
+    words: tuple[str, ...]
+    rows: Sequence[Row]
+    first: str = "Method"
+
+
+def verdict_kind(method: Method) -> str:
+    """Returns which of ``KINDS`` the method's verdict is, "other" if none."""
+    verdict = method.outcome.verdict.lower()
+    return next((kind for kind in KINDS if verdict.startswith(kind)), "other")
+
+
+RESULT = (
     "Steps",
     "Layer FLOPs",
     "Total FLOPs",
@@ -36,35 +62,17 @@ COLUMNS = (
 )
 
 
-def verdict_kind(method: Method) -> str:
-    """Returns which of ``KINDS`` the method's verdict is, "other" if none."""
-    verdict = method.outcome.verdict.lower()
-    return next((kind for kind in KINDS if verdict.startswith(kind)), "other")
-
-
 def cells(method: Method) -> dict[str, Cell]:
-    """Returns the cells of one method's row, by column."""
+    """Returns the cells of one method's row, by column of ``RESULT``."""
     outcome, costs = method.outcome, method.outcome.costs
-    seeds = len(outcome.losses)
-    spread = f"{units.interval(outcome.interval)}, " if outcome.interval else ""
-    notes = [method.outcome.verdict or units.MISSING]
-    if method.unfinished and notes[0] != UNFINISHED:
-        notes.append("unfinished runs")
-    done = len(method.runs) - method.unfinished
+    finished, expected = len(outcome.seeds), len(method.runs) + len(method.missing)
     return {
-        "Validation loss": Cell(
-            text=units.decimal(outcome.mean),
-            note=f"{spread}n = {seeds}" if seeds else "",
-            value=outcome.mean,
-        ),
-        "Difference": Cell(
-            text=units.decimal(outcome.difference, signed=True),
-            note=units.interval(outcome.difference_interval, signed=True) if outcome.difference_interval else "",
-            value=outcome.difference,
-        ),
+        "Validation loss": loss_cell(outcome.loss),
+        "Difference": difference_cell(outcome.loss),
         "Verdict": Cell(
-            text=" · ".join(notes),
-            note=f"{done} of {len(method.runs)} runs finished" if method.unfinished else "",
+            text=outcome.verdict,
+            note=f"{finished} of {expected} runs finished" if method.unfinished else "",
+            kind=verdict_kind(method),
         ),
         "Steps": Cell(text=units.count(costs["steps"]), value=costs["steps"]),
         "Layer FLOPs": Cell(text=units.quantity(costs["layer_flops"], "FLOP"), value=costs["layer_flops"]),
@@ -75,83 +83,166 @@ def cells(method: Method) -> dict[str, Cell]:
     }
 
 
-def verdict_sentence(comparison: Comparison) -> str:
-    """Returns what came out, in one plain sentence."""
-    if comparison.single:
-        return _single_sentence(comparison)
-    baseline = next((one for one in comparison.methods if one.key == comparison.baseline), None)
-    others = [one for one in comparison.methods if one is not baseline]
-    if all(not one.outcome.verdict or verdict_kind(one) == UNFINISHED for one in comparison.methods):
-        done = sum(run.finished for run in comparison.runs)
-        if done == len(comparison.runs):
-            return f"All {done} runs are finished, but their summary has not been written yet."
-        return f"Not finished yet: {done} of {len(comparison.runs)} runs are done, and nothing is decided."
+def loss_cell(losses: Losses) -> Cell:
+    """Returns a mean loss with its interval and number of seeds."""
+    spread = f"{units.interval(losses.interval)}, " if losses.interval else ""
+    seeds = len(losses.values)
+    return Cell(text=units.decimal(losses.mean), note=f"{spread}n = {seeds}" if seeds else "", value=losses.mean)
+
+
+def difference_cell(losses: Losses) -> Cell:
+    """Returns a paired difference with its interval."""
+    return Cell(
+        text=units.decimal(losses.difference, signed=True),
+        note=units.interval(losses.difference_interval, signed=True) if losses.difference_interval else "",
+        value=losses.difference,
+    )
+
+
+def saving_cell(method: Method, measure: Measure) -> Cell:
+    """Returns the share saved at equal loss with its interval; it says so where the losses themselves are undecided."""
+    saving = method.outcome.savings.get(measure)
+    decided = verdict_kind(method) in ("better", "worse")
+    if saving is None or saving.saving is None:
+        return Cell(text=units.MISSING)
+    note = ""
+    if saving.interval:
+        note = units.share_interval(saving.interval)
+    if not decided:
+        note = f"{note}\nundecided" if note else "undecided"
+    return Cell(text=units.share(saving.saving), note=note, value=saving.saving, kind="" if decided else "soft")
+
+
+def result_table(comparison: Comparison) -> Table:
+    """Returns the table of all methods."""
+    rows = [Row(method=one.key, name=one.name, cells=cells(one)) for one in comparison.methods]
+    return Table(columns=RESULT, words=("Verdict",), rows=rows)
+
+
+def source_table(comparison: Comparison, sources: Sequence[str]) -> Table | None:
+    """Returns the final losses and differences by validation source; None where there is one source."""
+    if len(sources) < 2:
+        return None
+    columns = tuple(f"{name}{what}" for name in sources for what in ("", ": difference"))
+    rows = []
+    for method in comparison.methods:
+        found = {name: method.outcome.sources[name] for name in sources if name in method.outcome.sources}
+        own = {name: loss_cell(losses) for name, losses in found.items()}
+        own |= {f"{name}: difference": difference_cell(losses) for name, losses in found.items()}
+        missing = {column: Cell(text=units.MISSING) for column in columns}
+        rows.append(Row(method=method.key, name=method.name, cells={**missing, **own}))
+    return Table(columns=columns, words=(), rows=rows)
+
+
+def saving_table(comparison: Comparison) -> Table | None:
+    """Returns what each method saves at equal loss; None where there is nothing to compare."""
+    others = [method for method in comparison.methods if method.outcome.savings]
+    baseline = next((method for method in comparison.methods if method.key == comparison.baseline), None)
     if baseline is None or not others:
-        return "There is nothing to compare with: this comparison holds one method."
-    if len(others) == 1:
-        return _pair_sentence(others[0], baseline, comparison.budget)
-    return _many_sentence(others, baseline, comparison.budget)
-
-
-def _single_sentence(comparison: Comparison) -> str:
-    run, method = comparison.runs[0], comparison.methods[0]
-    if run.finished:
-        return (
-            f"{method.name} finished {units.count(run.steps)} steps in "
-            f"{units.duration(method.outcome.costs['seconds'])} "
-            f"with a validation loss of {units.decimal(method.outcome.mean)}."
+        return None
+    rows = []
+    for method in others:
+        flops, seconds = (method.outcome.savings[measure] for measure in ("total_flops", "seconds"))
+        reached = "" if flops.reached else f"its own: {baseline.name}'s was not reached"
+        rows.append(
+            Row(
+                method=method.key,
+                name=method.name,
+                cells={
+                    "At the loss": Cell(text=units.decimal(flops.loss), note=reached, value=flops.loss),
+                    "Total FLOPs": Cell(
+                        text=units.quantity(flops.method, "FLOP"),
+                        note=f"{baseline.name}: {units.quantity(flops.baseline, 'FLOP')}",
+                        value=flops.method,
+                    ),
+                    "FLOPs saved": saving_cell(method, "total_flops"),
+                    "Time": Cell(
+                        text=units.duration(seconds.method),
+                        note=f"{baseline.name}: {units.duration(seconds.baseline)}",
+                        value=seconds.method,
+                    ),
+                    "Time saved": saving_cell(method, "seconds"),
+                },
+            )
         )
-    reached = int(run.train.step[-1]) if len(run.train.step) else 0
-    return f"{method.name} is unfinished: {units.count(reached)} of {units.count(run.steps)} steps are done."
+    return Table(columns=("At the loss", "Total FLOPs", "FLOPs saved", "Time", "Time saved"), words=(), rows=rows)
 
 
-def _budget(budget: str) -> str:
-    return f" at {BUDGETS.get(budget, f'equal {budget}')}" if budget else ""
+def boundary_table(comparison: Comparison) -> Table | None:
+    """Returns by how much the loss jumps at each stage boundary; None where there is none."""
+    found = {method.key: boundaries_of(method) for method in comparison.methods}
+    most = max((len(one) for one in found.values()), default=0)
+    if not most:
+        return None
+    columns = tuple(f"Boundary {number}" for number in range(1, most + 1))
+    rows = []
+    for method in comparison.methods:
+        own = {column: Cell(text=units.MISSING) for column in columns}
+        for column, one in zip(columns, found[method.key], strict=False):
+            notes = [f"{_sizes(one.before)} to {_sizes(one.after)} layers"]
+            if one.validation:
+                notes.append(f"full model {units.decimal(one.validation[0])} to {units.decimal(one.validation[1])}")
+            text = units.decimal(one.jump, signed=True)
+            if one.interval:
+                text += f" ± {units.decimal((one.interval[1] - one.interval[0]) / 2)}"
+            own[column] = Cell(text=text, note="\n".join(notes), value=one.jump)
+        if found[method.key]:
+            rows.append(Row(method=method.key, name=method.name, cells=own))
+    return Table(columns=columns, words=(), rows=rows)
 
 
-def _pair_sentence(method: Method, baseline: Method, budget: str) -> str:
-    outcome, kind = method.outcome, verdict_kind(method)
-    if outcome.difference is None:
-        return f"{method.name} against {baseline.name}{_budget(budget)}: {outcome.verdict}."
-    direction = "lower" if outcome.difference < 0 else "higher"
-    size = units.decimal(abs(outcome.difference))
-    bounds = units.interval(outcome.difference_interval, signed=True)
-    seeds = f"{len(outcome.losses)} paired seeds"
-    if kind in ("better", "worse"):
-        return (
-            f"{method.name} ends {kind} than {baseline.name}{_budget(budget)}: its validation loss is "
-            f"{size} {direction} (95% interval of the difference {bounds}, {seeds})."
-        )
-    if kind == "one seed":
-        return (
-            f"One seed only: {method.name} ends {size} {direction} than {baseline.name}{_budget(budget)}, "
-            "and nothing says how much of that is chance."
-        )
-    if kind == "too short":
-        return (
-            f"Too short to decide: {method.name} ends {size} {direction} than {baseline.name}"
-            f"{_budget(budget)}, but the 95% interval of the difference ({bounds}, {seeds}) includes zero."
-        )
-    return f"{method.name} ends {size} {direction} than {baseline.name}{_budget(budget)}: {outcome.verdict}."
+def speed_table(comparison: Comparison) -> Table | None:
+    """Returns tokens per second and share of the time by stage; None where nothing was timed."""
+    found = {method.key: speeds_of(method) for method in comparison.methods}
+    most = max((len(one) for one in found.values()), default=0)
+    if not most:
+        return None
+    columns = ("All stages", *(f"Stage {number}" for number in range(1, most + 1))) if most > 1 else ("All stages",)
+    rows = []
+    for method in comparison.methods:
+        stages = found[method.key]
+        own = {column: Cell(text=units.MISSING) for column in columns}
+        if stages:
+            seconds = sum(one.seconds for one in stages)
+            speed = sum(one.tokens_per_second * one.seconds for one in stages) / seconds
+            own["All stages"] = Cell(text=f"{units.quantity(speed)}/s", note=units.duration(seconds), value=speed)
+        for column, one in zip(columns[1:], stages, strict=False):
+            shares = f"{one.share:.0%} of the time, {one.flops_share:.0%} of the FLOPs"
+            own[column] = Cell(
+                text=f"{units.quantity(one.tokens_per_second)}/s",
+                note=f"{_sizes(one.stage.sizes)} layers\n{shares}",
+                value=one.tokens_per_second,
+            )
+        rows.append(Row(method=method.key, name=method.name, cells=own))
+    return Table(columns=columns, words=(), rows=rows)
 
 
-def _many_sentence(others: list[Method], baseline: Method, budget: str) -> str:
-    groups = {kind: [one.name for one in others if verdict_kind(one) == kind] for kind in KINDS}
-    undecided = len(groups["too short"]) + len(groups["one seed"])
-    open_ = len(others) - undecided - len(groups["better"]) - len(groups["worse"])
-    parts = [
-        f"{len(names)} {'ends' if len(names) == 1 else 'end'} {kind} ({_names(names)})"
-        for kind in ("better", "worse")
-        if (names := groups[kind])
-    ]
-    if undecided:
-        parts.append(f"{undecided} of {len(others)} cannot be told apart from it")
-    if open_:
-        parts.append(f"{open_} of {len(others)} {'has' if open_ == 1 else 'have'} no result (see the table)")
-    seeds = max(len(one.outcome.losses) for one in others)
-    counted = f"{seeds} paired seeds" if seeds > 1 else "one seed"
-    return f"Against {baseline.name}{_budget(budget)} over {counted}: {'; '.join(parts)}."
+def sweep_table(comparison: Comparison, sweep: Sweep) -> Table:
+    """Returns the mean loss of every trial, a row a method; the chosen one is marked."""
+    names: dict[str, Values] = {values_text(trial.values): trial.values for trial in sweep.trials}
+    rows = []
+    for method in comparison.methods:
+        own = {name: Cell(text=units.MISSING) for name in names}
+        for trial in sweep.trials:
+            if trial.method == method.key:
+                chosen = trial.values == sweep.chosen.get(method.key)
+                note = "chosen" if chosen else ""
+                if chosen and sweep.edges(method.key):
+                    note = "chosen, at the edge"
+                own[values_text(trial.values)] = Cell(
+                    text=units.decimal(trial.mean) if trial.mean is not None else "diverged",
+                    note=note,
+                    value=trial.mean,
+                    kind="chosen" if chosen else "",
+                )
+        rows.append(Row(method=method.key, name=method.name, cells=own))
+    return Table(columns=tuple(names), words=(), rows=rows)
 
 
-def _names(names: list[str], most: int = 4) -> str:
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"
+def values_text(values: Values) -> str:
+    """Returns the values of a trial as people read them: ``learning_rate 0.001``."""
+    return ", ".join(f"{key.removeprefix('training.')} {value}" for key, value in values.items())
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    return " + ".join(map(str, sizes))

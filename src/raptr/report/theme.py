@@ -69,11 +69,14 @@ def vega_config(dark: bool, ground: str | None = None) -> dict[str, Any]:
             "symbolStrokeWidth": 3,
         },
         "title": {"color": tone["text"], "fontSize": 14, "fontWeight": 600, "anchor": "start", "offset": 10},
-        "range": {"heatmap": list(RAMP_DARK if dark else RAMP_LIGHT)},
+        "range": {name: list(RAMP_DARK if dark else RAMP_LIGHT) for name in ("heatmap", "ramp")},
         "style": {
             "label": {"color": tone["soft"], "fontSize": 11},
             "name": {"color": tone["text"], "fontSize": 12},
             "seam": {"color": tone["ground"], "strokeWidth": 3},
+            "segment": {"stroke": tone["ground"], "strokeWidth": 1.5},
+            "zero": {"color": tone["soft"], "strokeWidth": 1},
+            "halo": {"color": tone["ground"], "stroke": tone["ground"], "strokeWidth": 4, "fontSize": 12},
             "outlined": {"stroke": tone["ground"], "strokeWidth": 1.5},
         },
     }

@@ -2,6 +2,8 @@
 
 import math
 
+from raptr.results.numbers import usable
+
 MISSING = "–"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
@@ -19,17 +21,6 @@ def time_unit(largest: float) -> tuple[float, str]:
     if largest >= 3 * 3600:
         return 3600.0, "hours"
     return (60.0, "minutes") if largest >= 180 else (1.0, "seconds")
-
-
-def usable(value: object) -> float | None:
-    """Returns ``value`` as a finite float; None for anything else (null, NaN, text)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def quantity(value: object, unit: str = "") -> str:
@@ -74,3 +65,14 @@ def interval(bounds: tuple[float, float] | None, signed: bool = False) -> str:
     if bounds is None:
         return MISSING
     return f"{decimal(bounds[0], signed=signed)} to {decimal(bounds[1], signed=signed)}"
+
+
+def share_interval(bounds: tuple[float, float]) -> str:
+    """Returns the ends of an interval as percentages: ``30.9 to 40.4 %``."""
+    return f"{share(bounds[0]).removesuffix(' %')} to {share(bounds[1])}"
+
+
+def share(value: object, digits: int = 1) -> str:
+    """Returns a share as a percentage with a real minus sign: ``12.5 %``, ``−40.0 %``."""
+    number = usable(value)
+    return MISSING if number is None else f"{number:.{digits}%}".replace("%", " %").replace("-", "−")

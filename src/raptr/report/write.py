@@ -1,5 +1,6 @@
-"""From a folder of runs to report.html and its PNG figures."""
+"""From folders of runs to report.html and its PNG figures."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -7,22 +8,28 @@ from pathlib import Path
 import vl_convert
 
 from raptr.report import theme
-from raptr.report.comparison import read_folder
-from raptr.report.figures.build import palette_of, png_specs
+from raptr.report.figures.build import Spec, palette_of, png_specs, spec_of
+from raptr.report.figures.common import Data
 from raptr.report.figures.paths import panels_of
-from raptr.report.page import render
+from raptr.report.overview import overview_chart
+from raptr.report.page import render, shared_palette
+from raptr.results.folder import Comparison, read_folder
+from raptr.results.summary import summary_of
 
 SCALE = 2.0
+SEVERAL = Path("runs/report")
 
 
-def write_report(folder: Path) -> Path:
-    """Writes ``report.html`` and ``figures/*.png`` into a comparison folder or a run folder.
+def write_report(*folders: Path, output: Path | None = None) -> Path:
+    """Writes ``report.html`` and ``figures/*.png``.
 
     The page is one file that needs nothing else and loads nothing; runs that are not finished are shown as that.
-    A report that exists is replaced, each file at once.
+    All numbers are made again from the runs' own files; that of a finished comparison which is drawn in its own
+    folder also renews its ``summary.json``. A report that exists is replaced, each file at once.
 
     Args:
-        folder: ``runs/<name>`` of a comparison, or of a single run.
+        folders: ``runs/<name>`` of comparisons or of single runs; several make one page with an overview.
+        output: the folder to write to. Default: the folder itself, or ``runs/report`` for several.
 
     Returns:
         The path of ``report.html``.
@@ -30,16 +37,31 @@ def write_report(folder: Path) -> Path:
     Raises:
         RaptrError: There is no such folder, it holds no run, or one of its files is broken.
     """
-    comparison = read_folder(Path(folder))
-    palette, panels = palette_of(comparison), panels_of(comparison)
-    page = render(comparison, palette, panels)
+    comparisons = [read_folder(Path(folder)) for folder in folders]
+    alone = comparisons[0] if len(comparisons) == 1 else None
+    target = output or (alone.folder if alone else SEVERAL)
+    page = render(comparisons, target)
     light = {**theme.vega_config(dark=False, ground=theme.LIGHT["ground"]), "padding": 20, "font": "sans-serif"}
-    for name, spec in png_specs(comparison, palette, panels).items():
+    for name, spec in _figures(comparisons, alone).items():
         image = vl_convert.vegalite_to_png(spec, scale=SCALE, config=light, allowed_base_urls=[])
-        _replace(comparison.folder / "figures" / name, image)
-    target = comparison.folder / "report.html"
-    _replace(target, page.encode())
-    return target
+        _replace(target / "figures" / name, image)
+    if alone and output is None and not alone.single and not alone.unfinished:
+        content = json.dumps(summary_of(alone), indent=2, allow_nan=False) + "\n"
+        _replace(alone.folder / "summary.json", content.encode())
+    _replace(target / "report.html", page.encode())
+    return target / "report.html"
+
+
+def _figures(comparisons: list[Comparison], alone: Comparison | None) -> dict[str, Spec]:
+    """Those of one comparison; of several, that of the overview: each has its own in its own report."""
+    if alone is not None:
+        return png_specs(alone, palette_of(alone), panels_of(alone))
+    data = Data()
+    chart = overview_chart(data, comparisons, shared_palette(comparisons), width=720)
+    if chart is None:
+        return {}
+    spec = spec_of(chart)
+    return {"overview.png": {**spec, "datasets": data.used_by(spec)}}
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -1,6 +1,7 @@
 """RaPTr: random paths that grow in stages until they are the whole model."""
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -11,7 +12,7 @@ from raptr.errors import RaptrError
 from raptr.plan import draw
 from raptr.plan.protocol import Keep
 from raptr.plan.schedule import Schedule, Stage, stage_at
-from raptr.plan.shape import ModelShape
+from raptr.plan.shape import ModelShape, StackShape
 from raptr.plan.subnetwork import Copy, Subnetwork
 
 Sampler = Literal["fixed", "bernoulli"]
@@ -31,7 +32,8 @@ class RaPTr:
 
     Args:
         schedule: a `Schedule`, or its sizes as text, "6-8-10-12" or "50%-75%-100%".
-        fixed: layers that are always kept, negative from the end; in every stack.
+        fixed: layers that are always kept, negative from the end; in every stack. The layers that a
+            stack requires are added.
         sampler: "fixed" keeps exactly n layers, so that steps of a stage cost the same.
         seed: of the paths, from 0 to 2**64 - 1.
 
@@ -80,7 +82,7 @@ class RaPTr:
                 stage before it, the last stage is not the whole model, or the schedule does not fit.
         """
         assert isinstance(self.schedule, Schedule)
-        fixed = tuple(_resolve_fixed(self.fixed, stack.name, stack.layers) for stack in shape.stacks)
+        fixed = _with_required([_resolve_fixed(self.fixed, stack) for stack in shape.stacks], shape.stacks)
         stages = self.schedule.bind(shape, steps)
         grown = [stage for stage in stages if not stage.warmup]
         for stack, always, *sizes in zip(shape.stacks, fixed, *(stage.sizes for stage in grown), strict=True):
@@ -154,11 +156,27 @@ class RaPTrPlan:
         return tuple(sorted((*always, *(free[i] for i in chosen))))
 
 
-def _resolve_fixed(fixed: tuple[int, ...], name: str, layers: int) -> tuple[int, ...]:
+def _resolve_fixed(fixed: tuple[int, ...], stack: StackShape) -> tuple[int, ...]:
     for layer in fixed:
-        if not isinstance(layer, int) or not -layers <= layer < layers:
+        if not isinstance(layer, int) or not -stack.layers <= layer < stack.layers:
             raise RaptrError(
-                f"fixed layer {layer} is out of range: {name!r} has the layers 0 to {layers - 1} "
-                f"(or {-layers} to -1 from the end)."
+                f"fixed layer {layer} is out of range: {stack.name!r} has the layers 0 to {stack.layers - 1} "
+                f"(or {-stack.layers} to -1 from the end)."
             )
-    return tuple(sorted({layer % layers for layer in fixed}))
+    return tuple(sorted({layer % stack.layers for layer in fixed}))
+
+
+def _with_required(fixed: Sequence[tuple[int, ...]], stacks: Sequence[StackShape]) -> tuple[tuple[int, ...], ...]:
+    """The fixed sets with the layers that the stacks require; what is added is said."""
+    result, added = [], []
+    for always, stack in zip(fixed, stacks, strict=True):
+        more = {layer: reason for layer, reason in stack.required if layer not in always}
+        added += [f"layer {layer} of {stack.name!r}: {reason}" for layer, reason in more.items()]
+        result.append(tuple(sorted({*always, *more})))
+    if added:
+        warnings.warn(
+            f"the fixed set was enlarged by layers that cannot be left out ({'; '.join(added)}); "
+            "they are kept at every step, and count in the sizes of the schedule.",
+            stacklevel=3,
+        )
+    return tuple(result)

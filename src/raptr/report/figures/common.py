@@ -1,5 +1,7 @@
 """What all figures share: the colour of a method, the switch of methods, numbers that are safe in JSON."""
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from raptr.report import theme
-from raptr.report.units import usable
+from raptr.results.numbers import usable
 
 Row = dict[str, Any]
 SHOWN = "shown"
@@ -40,6 +42,14 @@ class Palette:
             dashes=theme.dashes(len(names), baseline),
         )
 
+    def part(self, indices: Sequence[int], names: Sequence[str]) -> "Palette":
+        """Returns the colours and dashes at ``indices``, under other names."""
+        return Palette(
+            names=tuple(names),
+            colours=tuple(self.colours[index] for index in indices),
+            dashes=tuple(self.dashes[index] for index in indices),
+        )
+
 
 def rounded(value: object, digits: int = 7) -> float | None:
     """Returns ``value`` to ``digits`` significant digits; None (a gap) for what is no finite number."""
@@ -47,9 +57,30 @@ def rounded(value: object, digits: int = 7) -> float | None:
     return None if number is None else float(f"{number:.{digits}g}")
 
 
-def data(rows: list[Row]) -> alt.InlineData:
-    """Returns ``rows`` as data of a chart."""
-    return alt.InlineData(values=rows)
+class Data:
+    """The rows of charts under names made of their content: charts of the same rows share them.
+
+    Charts hold the names only, so that Altair neither checks nor copies thousands of rows.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[Row]] = {}
+
+    def __call__(self, rows: list[Row]) -> alt.NamedData:
+        """Returns ``rows`` as data of a chart."""
+        name = hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
+        self.rows[name] = rows
+        return alt.NamedData(name)
+
+    def used_by(self, part: object) -> dict[str, list[Row]]:
+        """Returns the rows that a specification names."""
+        if isinstance(part, list):
+            return {name: rows for one in part for name, rows in self.used_by(one).items()}
+        if not isinstance(part, dict):
+            return {}
+        name = part.get("name")
+        own = {name: self.rows[name]} if isinstance(name, str) and name in self.rows else {}
+        return {**own, **{name: rows for one in part.values() for name, rows in self.used_by(one).items()}}
 
 
 def colour(palette: Palette, legend: bool, title: str | None = None) -> alt.Color:
@@ -69,7 +100,7 @@ def dash(palette: Palette) -> alt.StrokeDash:
     return alt.StrokeDash("m:N", scale=scale, legend=None)
 
 
-def chart_of(rows: list[Row], static: bool) -> alt.Chart:
+def chart_of(data: Data, rows: list[Row], static: bool) -> alt.Chart:
     """Returns a chart of ``rows``; in the page, of those whose method (field ``m``) is switched on."""
     chart = alt.Chart(data(rows))
     return chart if static else chart.transform_filter(f"indexof({SHOWN}, datum.m) >= 0")
@@ -87,10 +118,10 @@ def switchable(chart: alt.LayerChart, palette: Palette, static: bool) -> alt.Lay
     return chart if static else chart.add_params(alt.param(name=SHOWN, value=list(palette.names)))
 
 
-def nearest() -> alt.Parameter:
-    """Returns the selection of the value nearest to the pointer."""
+def nearest(x: str = "x") -> alt.Parameter:
+    """Returns the selection of the value nearest to the pointer; ``x`` is the field of its position."""
     return alt.selection_point(
-        name="near", nearest=True, on="pointermove", clear="pointerout", fields=["x", "m"], empty=False
+        name="near", nearest=True, on="pointermove", clear="pointerout", fields=[x, "m"], empty=False
     )
 
 

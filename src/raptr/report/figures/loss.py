@@ -1,13 +1,16 @@
 """Validation loss of the full model against FLOPs, time and tokens."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import numpy as np
 
-from raptr.report.comparison import Comparison
-from raptr.report.curves import Axis, drawn, mean_curve, place_of, thin
+from raptr.report.curves import Axis, Mean, drawn, mean_curve, place_of, thin
 from raptr.report.figures.common import (
+    SHOWN,
+    Data,
     Palette,
     Row,
     chart_of,
@@ -19,84 +22,113 @@ from raptr.report.figures.common import (
     switchable,
     value_axis,
 )
+from raptr.results.folder import Comparison, Method
+from raptr.results.run import Run
 
-CROWD = 5  # with more methods, bands and seeds are drawn fainter
+CROWD = 5  # while more methods are switched on, there are no bands and no single seeds
 END = 2 / 3  # the second chart starts at this fraction of the axis
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossRows:
-    """The data of the loss charts: mean with band, single seeds, stage boundaries."""
+    """The data of the loss charts: mean with band, single seeds, stage boundaries.
+
+    A row holds its position on every axis, under the name of the axis' counter, so that all axes share the rows.
+    """
 
     mean: list[Row]
     seeds: list[Row]
     boundaries: list[Row]
 
 
-def loss_rows(comparison: Comparison, axis: Axis) -> LossRows:
-    """Returns what the charts draw; positions in the units of ``axis``."""
+def loss_rows(comparison: Comparison, axes: tuple[Axis, ...], source: str | None = None) -> LossRows:
+    """Returns what the charts draw, of all validation sources together or of one; positions in the axes' units."""
     rows = LossRows(mean=[], seeds=[], boundaries=[])
     for method in comparison.methods:
-        if not method.runs:
-            continue
         runs = drawn(method.runs)
-        curve = mean_curve(runs, axis)
-        for step, x, mean, low, high in zip(curve.step, curve.x, curve.mean, curve.low, curve.high, strict=True):
-            row = {
-                "m": method.name,
-                "s": int(step),
-                "x": rounded(x),
-                "y": rounded(mean),
-                "n": len(runs),
-                "lo": rounded(low),
-                "hi": rounded(high),
-            }
-            if row["x"] is not None:
-                rows.mean.append(row)
+        if not runs:
+            continue
+        curves = {axis.counter: mean_curve(runs, axis, source) for axis in axes}
+        rows.mean.extend(_mean_rows(method, curves, len(runs)))
         for run in method.runs if len(method.runs) > 1 else ():
-            for index in thin(len(run.evals.step)).astype(int):
-                x = rounded(run.evals.columns[axis.counter][index] / axis.factor)
-                y = rounded(run.evals.columns["eval_loss"][index])
-                if x is not None:
-                    rows.seeds.append({"m": method.name, "seed": run.seed, "x": x, "y": y})
-        finite = np.isfinite(curve.mean) & np.isfinite(curve.x)
-        for stage in runs[0].stages[1:] if runs else ():
-            places = [place_of(run, axis, stage.start) for run in runs]
-            known = [place for place in places if place is not None]
-            x = float(np.mean(known)) if known else np.inf
-            # Not past the last number: the curve of a diverged run has ended.
-            if len(known) == len(places) and finite.any() and x <= curve.x[finite][-1]:
-                rows.boundaries.append(
-                    {
-                        "m": method.name,
-                        "s": stage.start,
-                        "x": rounded(x),
-                        "y": rounded(float(np.interp(x, curve.x[finite], curve.mean[finite]))),
-                        "k": " + ".join(str(size) for size in stage.sizes),
-                    }
-                )
+            rows.seeds.extend(_seed_rows(method, run, axes, source))
+        for stage in runs[0].stages[1:]:
+            row = {"m": method.name, "s": stage.start, "k": " + ".join(str(size) for size in stage.sizes)}
+            for axis in axes:
+                row[axis.counter], row["y"] = _boundary(runs, axis, curves[axis.counter], stage.start)
+            if all(value is not None for value in row.values()):
+                rows.boundaries.append(row)
     return rows
 
 
-def _end_start(rows: LossRows) -> float:
+def _mean_rows(method: Method, curves: Mapping[str, Mean], seeds: int) -> list[Row]:
+    first = next(iter(curves.values()))
+    rows = [
+        {
+            "m": method.name,
+            "s": int(step),
+            "y": rounded(first.mean[k]),
+            "n": seeds,
+            "lo": rounded(first.low[k]),
+            "hi": rounded(first.high[k]),
+            **{counter: rounded(curve.x[k]) for counter, curve in curves.items()},
+        }
+        for k, step in enumerate(first.step)
+    ]
+    return [row for row in rows if all(row[counter] is not None for counter in curves)]
+
+
+def _seed_rows(method: Method, run: Run, axes: tuple[Axis, ...], source: str | None) -> list[Row]:
+    losses = run.evals.sources[source] if source is not None else run.evals.columns["eval_loss"]
+    rows = []
+    for index in thin(len(run.evals.step)).astype(int):
+        row = {"m": method.name, "seed": run.seed, "y": rounded(losses[index])}
+        row |= {axis.counter: rounded(run.evals.columns[axis.counter][index] / axis.factor) for axis in axes}
+        if all(row[axis.counter] is not None for axis in axes):
+            rows.append(row)
+    return rows
+
+
+def _boundary(runs: tuple[Run, ...], axis: Axis, curve: Mean, step: int) -> tuple[float | None, float | None]:
+    """Where a stage begins on the mean curve; not past its last number: the curve of a diverged run has ended."""
+    places = [place_of(run, axis, step) for run in runs]
+    known = [place for place in places if place is not None]
+    finite = np.isfinite(curve.mean) & np.isfinite(curve.x)
+    if len(known) < len(places) or not finite.any() or np.mean(known) > curve.x[finite][-1]:
+        return None, None
+    x = float(np.mean(known))
+    return rounded(x), rounded(float(np.interp(x, curve.x[finite], curve.mean[finite])))
+
+
+def _end_start(rows: LossRows, x: str) -> float:
     """Where the second chart starts: two thirds into the shortest method, so that every end is in it.
 
     A method that is not half as far as the longest is still running, and does not count.
     """
     lasts: dict[str, float] = {}
     for row in (*rows.mean, *rows.seeds):
-        lasts[row["m"]] = max(row["x"], lasts.get(row["m"], 0.0))
+        lasts[row["m"]] = max(row[x], lasts.get(row["m"], 0.0))
     longest = max(lasts.values(), default=0.0)
     return END * min((last for last in lasts.values() if last >= longest / 2), default=0.0)
 
 
-def _window(rows: list[Row], start: float) -> list[Row]:
-    """The rows from ``start`` on, and of each curve the one before, so that its line comes from the left."""
+def _window(rows: list[Row], x: str, start: float) -> list[Row]:
+    """The rows from ``start`` on, each curve beginning at ``start`` itself: between two rows, on their line."""
     kept: list[Row] = []
-    for row, after in zip(rows, [*rows[1:], None], strict=False):
-        ends = after is None or (after["m"], after.get("seed")) != (row["m"], row.get("seed"))
-        if row["x"] >= start or (not ends and after is not None and after["x"] > start):
-            kept.append(row)
+    for before, row in zip([None, *rows], rows, strict=False):
+        if row[x] < start:
+            continue
+        same = before is not None and (before["m"], before.get("seed")) == (row["m"], row.get("seed"))
+        if before is not None and same and before[x] < start < row[x]:
+            share = (start - before[x]) / (row[x] - before[x])
+            between = {
+                name: rounded(before[name] + share * (row[name] - before[name]))
+                for name in ("y", "lo", "hi")
+                if before.get(name) is not None and row.get(name) is not None
+            }
+            if "y" in between:
+                kept.append({**before, "lo": None, "hi": None, **between, x: rounded(start)})
+        kept.append(row)
     return kept
 
 
@@ -112,13 +144,16 @@ def _clamped(rows: LossRows) -> list[Row]:
     low, high = min(values), max(values)
     room = max((high - low) / 2, 1e-3)
     floor = max(low - room, low / 2) if low > 0 else low - room
-    banded = [row for row in rows.mean if row["lo"] is not None and row["hi"] is not None]
     return [
-        {**row, "blo": min(max(row["lo"], floor), high), "bhi": max(min(row["hi"], high + room), low)} for row in banded
-    ] + [row for row in rows.mean if row["lo"] is None or row["hi"] is None]
+        row
+        if row["lo"] is None or row["hi"] is None
+        else {**row, "blo": min(max(row["lo"], floor), high), "bhi": max(min(row["hi"], high + room), low)}
+        for row in rows.mean
+    ]
 
 
 def loss_chart(
+    data: Data,
     rows: LossRows,
     axis: Axis,
     palette: Palette,
@@ -130,74 +165,87 @@ def loss_chart(
 ) -> alt.LayerChart:
     """Returns the chart of the whole run (logarithmic), or of its last third (``end``, linear).
 
-    With ``static`` it has a legend, and nothing that only a page can use.
+    With ``static`` it has a legend, and nothing that only a page can use. Nothing is clipped, and marks are made
+    faint by the opacity of their strokes and fills: both are why drawing it as PNG takes a tenth of a second, not ten.
     """
-    last = max((row["x"] for row in (*rows.mean, *rows.seeds)), default=0.0) or 1.0
-    start = _end_start(rows) if end else 0.0
+    x = axis.counter
+    last = max((row[x] for row in (*rows.mean, *rows.seeds)), default=0.0) or 1.0
+    start = _end_start(rows, x) if end else 0.0
     if end:
         rows = LossRows(
-            mean=_window(rows.mean, start),
-            seeds=_window(rows.seeds, start),
-            boundaries=[row for row in rows.boundaries if row["x"] >= start],
+            mean=_window(rows.mean, x, start),
+            seeds=_window(rows.seeds, x, start),
+            boundaries=[row for row in rows.boundaries if row[x] >= start],
         )
     values = [row["y"] for row in (*rows.mean, *rows.seeds) if row["y"] is not None]
-    x = alt.X(
-        "x:Q",
+    place = alt.X(
+        f"{x}:Q",
         title=axis.title,
         scale=alt.Scale(domain=[start, last], nice=False),
         axis=alt.Axis(grid=False, tickCount=6),
     )
     scale, ticks = value_axis(values, log=not end)
     y = alt.Y("y:Q", title=None, scale=scale, axis=ticks)
-    layers = [
-        *_curves(rows, palette, x, y, static),
-    ]
+    layers = [*_curves(data, rows, palette, place, y, static)]
     if rows.boundaries:
-        layers.append(_boundaries(rows, palette, x, y, axis, static))
+        layers.append(_boundaries(data, rows, palette, place, y, axis, static))
     if not static:
-        layers.append(_nearest(rows, palette, x, y, axis))
+        layers.append(_nearest(data, rows, palette, place, y, axis))
     return switchable(layered(*layers), palette, static).properties(width=width, height=height)
 
 
-def _curves(rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, static: bool) -> list[alt.Chart]:
+def _curves(data: Data, rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, static: bool) -> list[alt.Chart]:
     """The band, the single seeds (faint) and the mean."""
-    mean = chart_of(_clamped(rows), static)
-    seeds = chart_of(rows.seeds, static)
-    tint, crowded = colour(palette, static), len(palette.names) > CROWD
+    mean = chart_of(data, _clamped(rows), static)
+    tint = colour(palette, static)
     low = alt.Y("blo:Q", title=None, scale=y["scale"])
-    layers = [mean.mark_line(strokeWidth=2.4, clip=True).encode(x, y, color=tint, strokeDash=dash(palette))]
+    layers = [mean.mark_line(strokeWidth=2.4).encode(x, y, color=tint, strokeDash=dash(palette))]
     if rows.seeds:
-        faint = seeds.mark_line(opacity=0.18 if crowded else 0.35, strokeWidth=1, clip=True)
+        faint = chart_of(data, rows.seeds, static).mark_line(
+            strokeOpacity=_unless_crowded(0.35, palette, static), strokeWidth=1
+        )
         layers.insert(0, faint.encode(x, y, color=tint, detail="seed:N"))
     if any(row["lo"] is not None for row in rows.mean):
-        band = mean.mark_area(opacity=0.06 if crowded else 0.16, clip=True)
+        band = mean.transform_filter("isValid(datum.blo)").mark_area(fillOpacity=_unless_crowded(0.16, palette, static))
         layers.insert(0, band.encode(x, low, alt.Y2("bhi:Q"), color=tint))
     return layers
 
 
+def _unless_crowded(opacity: float, palette: Palette, static: bool) -> Any:
+    """The opacity of what would hide the curves of many methods; in the page, of those that are switched on."""
+    if static:
+        return opacity if len(palette.names) <= CROWD else 0.0
+    return alt.expr(f"length({SHOWN}) > {CROWD} ? 0 : {opacity}")
+
+
 def _where(axis: Axis) -> list[alt.Tooltip]:
     return [
-        alt.Tooltip("x:Q", title=axis.title, format=",.4~g"),
+        alt.Tooltip(f"{axis.counter}:Q", title=axis.title, format=",.4~g"),
         alt.Tooltip("s:Q", title="Step", format=",d"),
     ]
 
 
-def _boundaries(rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, axis: Axis, static: bool) -> alt.Chart:
+def _boundaries(
+    data: Data, rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, axis: Axis, static: bool
+) -> alt.Chart:
     tooltip = [
         alt.Tooltip("m:N", title="Method"),
         alt.Tooltip("k:N", title="Layers trained from here on"),
         *_where(axis),
     ]
-    marks = chart_of(rows.boundaries, static).mark_point(
-        style="outlined", shape="diamond", size=110, filled=True, opacity=1, clip=True
+    marks = chart_of(data, rows.boundaries, static).mark_point(
+        shape="diamond",
+        filled=True,
+        opacity=1,
+        **({"style": "outlined", "size": 110} if len(palette.names) <= CROWD else {"size": 60}),
     )
     marked: alt.Chart = marks.encode(x, y, color=colour(palette, False), tooltip=tooltip)
     return marked
 
 
-def _nearest(rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, axis: Axis) -> alt.Chart:
+def _nearest(data: Data, rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, axis: Axis) -> alt.Chart:
     """The dot and the tooltip of the evaluation nearest to the pointer."""
-    near = nearest()
+    near = nearest(axis.counter)
     tooltip = [
         alt.Tooltip("m:N", title="Method"),
         alt.Tooltip("y:Q", title="Validation loss", format=".4f"),
@@ -207,7 +255,7 @@ def _nearest(rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, axis: Axis) -
         *_where(axis),
     ]
     visible = alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
-    dots = chart_of(rows.mean, static=False).mark_point(style="outlined", size=90, filled=True, clip=True)
+    dots = chart_of(data, _clamped(rows), static=False).mark_point(style="outlined", size=90, filled=True)
     dots = dots.encode(x, y, color=colour(palette, False), opacity=visible, tooltip=tooltip)
     pointed: alt.Chart = dots.add_params(near)
     return pointed

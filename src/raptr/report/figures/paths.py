@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from raptr.report.comparison import Comparison, Method
-from raptr.report.figures.common import Row, data, layered, rounded
+from raptr.report.figures.common import Data, Row, layered, rounded
 from raptr.report.paths import PathMap, path_map
-from raptr.report.read import Run
+from raptr.results.folder import Comparison, Method
+from raptr.results.run import Run
 
 TICK_EVERY = ((12, 1), (26, 2), (52, 4), (100, 8))
 NARROW = 0.05  # a stage with less than this fraction of the axis gets no label
@@ -77,7 +77,7 @@ def _stage_label(size: int, warmup: bool, stages: int) -> str:
 
 
 def panel_chart(
-    panel: Panel, *, width: int | str = "container", title: str | None = None, static: bool = False
+    data: Data, panel: Panel, *, width: int | str = "container", title: str | None = None, static: bool = False
 ) -> alt.LayerChart:
     """Returns the chart of one panel: layer 0 at the bottom, a seam and the stage's size at each stage."""
     x = alt.X(
@@ -121,7 +121,7 @@ def panel_chart(
             e=f"min({reached}, datum.b + {reached / 400})",
             range="datum.b - datum.a > 1 ? (datum.a + 1) + ' to ' + datum.b : '' + datum.b",
         )
-        .mark_rect(clip=True)
+        .mark_rect()
         .encode(
             x,
             alt.X2("e:Q"),

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import altair as alt
 import numpy as np
 
-from raptr.report.comparison import Comparison
 from raptr.report.curves import smooth
 from raptr.report.figures.common import (
+    Data,
     Palette,
     Row,
     chart_of,
@@ -19,7 +19,8 @@ from raptr.report.figures.common import (
     switchable,
     value_axis,
 )
-from raptr.report.read import Floats
+from raptr.results.folder import Comparison
+from raptr.results.metrics import Floats
 
 POINTS = 300
 
@@ -72,6 +73,7 @@ def _binned(*columns: Floats) -> list[Floats]:
 
 
 def training_chart(
+    data: Data,
     rows: list[Row],
     quantity: Quantity,
     palette: Palette,
@@ -87,7 +89,7 @@ def training_chart(
     if not quantity.log:
         scale, ticks = alt.Scale(zero=True, nice=False), alt.Axis(tickCount=5, format="~g")
     y = alt.Y("y:Q", title=None, scale=scale, axis=ticks)
-    base = chart_of(rows, static)
+    base = chart_of(data, rows, static)
     tint = colour(palette, static)
     tooltip = [
         alt.Tooltip("m:N", title="Method"),
@@ -102,6 +104,6 @@ def training_chart(
         .encode(x, y, color=tint, opacity=visible, tooltip=tooltip)
         .add_params(near)
     )
-    raw = base.mark_line(opacity=0.28, strokeWidth=1).encode(x, alt.Y("r:Q", title=None, scale=scale), color=tint)
+    raw = base.mark_line(strokeOpacity=0.28, strokeWidth=1).encode(x, alt.Y("r:Q", title=None, scale=scale), color=tint)
     layers = [*([raw] if quantity.raw else []), line, *([] if static else [dots])]
     return switchable(layered(*layers), palette, static).properties(width=width, height=height)

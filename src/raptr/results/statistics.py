@@ -7,6 +7,10 @@ from scipy import stats
 
 Interval = tuple[float, float]
 
+ONE_SEED = "one seed: no interval"
+UNDECIDED = "too short to decide"
+DIVERGED = "diverged"
+
 
 def mean(values: Sequence[float]) -> float:
     """The arithmetic mean."""
@@ -42,11 +46,11 @@ def verdict(difference: float, interval: Interval | None) -> str:
 
     Nothing is called better or worse while its interval includes 0 (or is not known).
     """
+    if not math.isfinite(difference):
+        return DIVERGED
     if interval is None:
-        return "one seed: no interval"
+        return ONE_SEED
     low, high = interval
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "diverged"
     if low <= 0 <= high:
-        return "too short to decide"
+        return UNDECIDED
     return f"{'better' if difference < 0 else 'worse'} by {abs(difference):.3f}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from raptr.compare.statistics import mean, t_interval, verdict
+from raptr.results.statistics import mean, t_interval, verdict
 
 
 def test_interval_equals_the_textbook_and_scipy() -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from raptr.errors import RaptrError
-from raptr.report.comparison import read_folder
-from raptr.report.read import read_run
+from raptr.results.folder import read_folder
+from raptr.results.run import read_run
 from report.synthetic import write_comparison, write_run
 
 
@@ -80,6 +80,23 @@ def test_steps_written_again_by_a_resumed_run_count_once(tmp_path: Path) -> None
     assert run.train.columns["loss"][-1] == 1.25
     assert np.isnan(run.train.columns["tokens"][-1])
     assert np.flatnonzero(run.train.kept[0][-1]).tolist() == [0, 5, 11]
+
+
+def test_a_mark_of_going_on_and_lines_of_unknown_kinds_are_no_records(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", steps=40)
+    before = read_run(folder)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "resume", "step": 40, "seconds": 3.0}\n{"kind": "new", "anything": [1]}\n')
+    assert read_run(folder).train.step.tolist() == before.train.step.tolist()
+    assert read_run(folder).evals.step.tolist() == before.evals.step.tolist()
+
+
+def test_losses_by_validation_source_are_columns(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", steps=40, sources=("wiki", "code")))
+    assert list(run.evals.sources) == ["wiki", "code"]
+    both = np.mean([run.evals.sources["wiki"], run.evals.sources["code"]], axis=0)
+    np.testing.assert_allclose(both, run.evals.columns["eval_loss"])
+    assert read_run(write_run(tmp_path / "other", steps=40)).evals.sources == {}
 
 
 def test_null_and_nan_losses_are_no_numbers(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Everything that is checked before a model is touched."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from raptr.errors import RaptrError
+from raptr.model.record import repeated
+from raptr.model.returns import Returns, Signature
+from raptr.model.stacks import Blocks, Stack, find_stacks, is_hugging_face, shape_of
+from raptr.model.trace import Verified, verify
+from raptr.model.twin import Inputs
+from raptr.plan import ModelShape
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A model's stacks and what is known of them.
+
+    Attributes:
+        stacks: in running order.
+        verified: what a recorded run showed of each; None where the layers are taken on trust.
+    """
+
+    stacks: tuple[Stack, ...]
+    verified: tuple[Verified, ...] | None
+
+    @property
+    def shape(self) -> ModelShape:
+        """The stacks, their layers, and which of them are required."""
+        return shape_of(self.stacks, [found.required for found in self.verified or ()])
+
+    def returns(self, stack: int) -> Returns:
+        """What the blocks of a stack return, as far as it is known before they run."""
+        name = self.stacks[stack].name
+        if self.verified is None:
+            return Returns(name)
+        return Returns(name, verified=True, pattern=self.verified[stack].pattern)
+
+
+def find_layers(model: nn.Module, blocks: Blocks | None = None, inputs: Inputs | None = None) -> Layers:
+    """Find a model's layers and tell which of them can be skipped; the model is not touched.
+
+    Args:
+        model: the model.
+        blocks: as for `raptr.attach`.
+        inputs: as for `raptr.attach`.
+
+    Raises:
+        RaptrError: the layers cannot be told, or cannot be left out; with what was seen, and what to do.
+    """
+    _refuse_layerdrop(model)
+    try:
+        stacks = find_stacks(model, blocks)
+    except RaptrError as error:
+        reason = repeated(model) if blocks is None and is_hugging_face(model) else None
+        if reason is None:
+            raise
+        raise RaptrError(f"{type(model).__name__} cannot be trained by parts: {reason}.") from error
+    for stack in stacks:
+        for block in stack.blocks:
+            Signature.of(block)
+    trusted = inputs is None and (blocks is not None or not is_hugging_face(model))
+    return Layers(stacks, None if trusted else verify(model, stacks, inputs))
+
+
+def _refuse_layerdrop(model: nn.Module) -> None:
+    """Refuse a model that leaves out layers at random by itself."""
+    found: dict[str, Any] = {
+        f"{name}.layerdrop".lstrip("."): module.layerdrop
+        for name, module in model.named_modules()
+        if is_hugging_face(module) and hasattr(module, "layerdrop")
+    }
+    if not found and is_hugging_face(model):
+        names = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
+        found = {f"config.{name}": getattr(model.config, name, 0.0) for name in names}
+    for name, value in found.items():
+        if isinstance(value, float) and value > 0:
+            raise RaptrError(
+                f"{type(model).__name__} leaves out layers at random by itself ({name} = {value}), which would change "
+                f"the paths that a plan says; set it to 0 (model.{name} = 0.0) before attaching."
+            )

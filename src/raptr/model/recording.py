@@ -1,0 +1,75 @@
+"""Refuse to skip layers while the outputs of every layer were asked for.
+
+``output_hidden_states=True`` promises one state per layer. transformers keeps them in two ways. Most
+models record what the executed layers return, by hooks: a skipped layer then leaves a gap. The others
+collect by hand, in the loop over the layers: a skipped layer's input then stands twice. Neither is what
+was asked for, so both are refused. The first is told by the recorder that is active, the second by what
+the outermost model was called with: that is read from the call itself, so nothing hangs on the model
+that a copy, a wrapper (DDP, FSDP) or a checkpoint would have to know of.
+"""
+
+import sys
+from inspect import CO_VARARGS, CO_VARKEYWORDS
+from types import FrameType
+from typing import Any
+
+from raptr.errors import RaptrError
+
+ASKED = ("output_hidden_states", "output_attentions")
+
+
+def refuse_recording(stack: str) -> None:
+    """Refuse to skip a layer whose output was asked for; call it from the first layer that is skipped.
+
+    Covered: calls of a transformers model with the keyword or position, directly or through wrappers, and its
+    configuration. Not covered: a model compiled as a whole, whose calls leave no frames.
+
+    Raises:
+        RaptrError: with the name of what was asked for.
+    """
+    name = _recorded() or _asked(sys._getframe(1))
+    if name is not None:
+        raise RaptrError(
+            f"{name}=True was asked for while layers of {stack!r} are skipped: skipped layers have none, so "
+            "the list would not match the layers. Ask for it in evaluation, where the full model runs."
+        )
+
+
+def _recorded() -> str | None:
+    """What transformers' recorder collects now."""
+    capturing = sys.modules.get("transformers.utils.output_capturing")
+    collector = getattr(capturing, "_active_collector", None)
+    collected = (collector.get() if collector is not None else None) or {}
+    return next((f"output_{key}" for key in collected if key.endswith(("hidden_states", "attentions"))), None)
+
+
+def _asked(frame: FrameType | None) -> str | None:
+    """What the outermost transformers model was asked for, by its call or its configuration."""
+    transformers = sys.modules.get("transformers")
+    outermost: dict[str, Any] | None = None
+    while transformers is not None and frame is not None:
+        if frame.f_code.co_name == "forward":
+            call = _call(frame)
+            if isinstance(call.get("self"), transformers.PreTrainedModel):
+                outermost = call
+        frame = frame.f_back
+    if outermost is None:
+        return None
+    config = outermost["self"].config
+    for name in ASKED:
+        value = outermost.get(name)
+        if value is None:
+            value = getattr(config, name, None)
+        if value is not None and value is not False:
+            return name
+    return None
+
+
+def _call(frame: FrameType) -> dict[str, Any]:
+    """What a function was called with, by name; its ``**kwargs`` among them."""
+    code, local = frame.f_code, frame.f_locals
+    names = code.co_argcount + code.co_kwonlyargcount
+    call = {name: local.get(name) for name in code.co_varnames[:names]}
+    if code.co_flags & CO_VARKEYWORDS:
+        call |= local.get(code.co_varnames[names + bool(code.co_flags & CO_VARARGS)]) or {}
+    return call

@@ -1,0 +1,66 @@
+"""How the time of each method divides into its stages."""
+
+import altair as alt
+
+from raptr.report.figures.common import Data, Row, layered, rounded
+from raptr.report.units import quantity, time_unit
+from raptr.results.folder import Comparison, Method
+from raptr.results.speed import StageSpeed, speeds
+
+ROW = 46  # pixels
+
+
+def speeds_of(method: Method) -> tuple[StageSpeed, ...]:
+    """Returns the stages that the method's finished runs went through; of all its runs while none is finished."""
+    done = tuple(run for run in method.runs if run.finished)
+    return speeds(done or method.runs)
+
+
+def speed_rows(comparison: Comparison) -> tuple[list[Row], str]:
+    """Returns one row a stage, from when to when it ran, and the unit of time."""
+    found = {method.name: (method, speeds_of(method)) for method in comparison.methods}
+    longest = max((sum(one.seconds for one in stages) for _, stages in found.values()), default=0.0)
+    factor, unit = time_unit(longest)
+    rows: list[Row] = []
+    for name, (method, stages) in found.items():
+        start = 0.0
+        layers = sum(size for _, size in method.runs[0].stacks) if method.runs else 1
+        for one in stages:
+            rows.append(
+                {
+                    "m": name,
+                    "a": rounded(start / factor),
+                    "b": rounded((start + one.seconds) / factor),
+                    "k": " + ".join(map(str, one.stage.sizes)),
+                    "v": rounded(sum(one.stage.sizes) / layers, 3),
+                    "share": rounded(one.share, 4),
+                    "speed": f"{quantity(one.tokens_per_second)}/s",
+                    "wide": one.seconds > 0.09 * longest,
+                }
+            )
+            start += one.seconds
+    return rows, unit
+
+
+def speed_chart(data: Data, rows: list[Row], unit: str, *, width: int | str = "container") -> alt.LayerChart:
+    """Returns the chart: a method a row, a segment a stage; the stronger its colour, the more layers it trained."""
+    names = list(dict.fromkeys(row["m"] for row in rows))
+    x = alt.X("a:Q", title=f"Training time ({unit})", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=6))
+    y = alt.Y("m:N", sort=names, title=None, scale=alt.Scale(domain=names), axis=None)
+    tooltip = [
+        alt.Tooltip("m:N", title="Method"),
+        alt.Tooltip("k:N", title="Layers trained"),
+        alt.Tooltip("share:Q", title="Share of its time", format=".1%"),
+        alt.Tooltip("speed:N", title="Tokens per second"),
+    ]
+    base = alt.Chart(data(rows))
+    tint = alt.Color("v:Q", scale=alt.Scale(domain=[0, 1]), legend=None)
+    bars = base.mark_bar(size=12, yOffset=6, style="segment").encode(x, alt.X2("b:Q"), y, color=tint, tooltip=tooltip)
+    labels = (
+        base.transform_filter("datum.wide")
+        .mark_text(style="label", align="left", yOffset=6, dy=13, dx=1)
+        .encode(x, y, text="speed:N")
+    )
+    titles = alt.Chart(data([{"m": name} for name in names])).mark_text(style="name", align="left", dy=-10)
+    chart = layered(titles.encode(alt.X(value=0), y, text="m:N"), bars, labels)
+    return chart.properties(width=width, height=ROW * len(names))

@@ -1,0 +1,157 @@
+"""One comparison (or run) of the page: everything the template says about it."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from raptr.report import notes, table, units
+from raptr.report.figures.build import AXES, SAVED, Spec, panel_title, sources_of
+from raptr.report.figures.paths import Panel
+from raptr.report.figures.training import QUANTITIES
+from raptr.report.sentence import verdict_sentence
+from raptr.results.folder import Comparison
+from raptr.results.run import Run
+
+Facts = list[tuple[str, str]]
+RUN_FILES = {"config.yaml": "config", "run.json": "facts", "metrics.jsonl": "metrics", "result.json": "result"}
+
+
+def section_of(
+    comparison: Comparison, panels: list[Panel], specs: Mapping[str, Spec], target: Path, number: int
+) -> dict[str, Any]:
+    """Returns what the template says about a comparison.
+
+    Args:
+        comparison: what is shown.
+        panels: its path maps.
+        specs: its charts.
+        target: the folder of the page; links are relative to it.
+        number: of the comparison in the page.
+    """
+    commands = sorted({str(run.info.get("command") or "") for run in comparison.runs})
+    sources = sources_of(comparison)
+    own_sources = table.source_table(comparison, sources)
+    return {
+        "number": number,
+        "title": comparison.name,
+        "sentence": verdict_sentence(comparison),
+        "warnings": comparison.warnings,
+        "single": _single_facts(comparison) if comparison.single else None,
+        "methods": [(one.key, one.name) for one in comparison.methods],
+        "table": table.result_table(comparison),
+        "table_note": notes.result_note(comparison),
+        "tuning": notes.tuning_note(comparison),
+        "has_final": "final" in specs,
+        "paired": any(method.outcome.loss.difference_interval for method in comparison.methods),
+        "sources": own_sources,
+        "savings": table.saving_table(comparison),
+        "savings_note": notes.saving_note(comparison),
+        "savings_details": notes.saving_details(comparison),
+        "saved": [(f"saved-{measure}", title) for measure, title in SAVED.items() if f"saved-{measure}" in specs],
+        "axes": list(AXES.items()),
+        "loss_sources": ["all together", *sources] if len(sources) > 1 else [],
+        "loss_note": notes.loss_note(comparison),
+        "boundaries": table.boundary_table(comparison),
+        "boundary_charts": [name for name in specs if name.startswith("boundary-")],
+        "boundary_note": notes.boundary_note(comparison),
+        "paths_note": notes.paths_note(comparison),
+        "training_note": notes.training_note(comparison),
+        "panels": [
+            {"method": _key_of(comparison, one.method), "title": panel_title(one), "chart": f"path-{count}"}
+            for count, one in enumerate(panels)
+        ],
+        "training": [(quantity.column, quantity.title) for quantity in QUANTITIES],
+        "speed": table.speed_table(comparison),
+        "speed_chart": "speed" in specs,
+        "sweep": table.sweep_table(comparison, comparison.sweep) if comparison.sweep else None,
+        "sweep_note": notes.sweep_note(comparison),
+        "edges": notes.edge_warning(comparison),
+        "notes": comparison.notes,
+        "runs": [_run(run, target) for run in comparison.runs],
+        "missing": [f"{method.key}-seed{seed}" for method in comparison.methods for seed in method.missing],
+        "others": comparison.others,
+        "command": commands[0] if len(commands) == 1 else "",
+        "tables": _tables(comparison),
+        "configs": _configs(comparison),
+    }
+
+
+def _key_of(comparison: Comparison, name: str) -> str:
+    return next(method.key for method in comparison.methods if method.name == name)
+
+
+def _single_facts(comparison: Comparison) -> Facts:
+    run, cells = comparison.runs[0], table.cells(comparison.methods[0])
+    state = "finished" if run.finished else f"unfinished: step {run.reached:,} of {run.steps:,}"
+    names = [name for name in table.RESULT if name not in ("Difference", "Verdict", "Validation loss")]
+    evals = run.evals
+    loss = f"{units.decimal(evals.columns['eval_loss'][-1])} at step {evals.step[-1]:,}" if len(evals.step) else "–"
+    return [
+        ("Method", run.label),
+        ("Seed", str(run.seed)),
+        ("State", state),
+        *((name, cells[name].text) for name in names),
+        ("Validation loss", cells["Validation loss"].text if run.finished else loss),
+        *(
+            (f"Validation loss, {name}", units.decimal(losses[-1]))
+            for name, losses in (evals.sources.items() if len(evals.sources) > 1 else ())
+        ),
+    ]
+
+
+def _run(run: Run, target: Path) -> dict[str, Any]:
+    relative = Path(os.path.relpath(run.folder, target)).as_posix()
+    prefix = "" if relative == "." else f"{quote(relative)}/"
+    state = f"unfinished: step {run.reached:,} of {run.steps:,}"
+    if run.result is not None:
+        state = f"{run.steps:,} steps, validation loss {units.decimal(run.result.get('eval_loss'))}"
+    return {
+        "name": run.folder.name,
+        "state": state,
+        "links": [(f"{prefix}{name}", label) for name, label in RUN_FILES.items() if (run.folder / name).is_file()],
+        "command": str(run.info.get("command") or ""),
+    }
+
+
+def _tables(comparison: Comparison) -> list[tuple[str, Facts]]:
+    run = comparison.runs[0]
+    found = [(name.capitalize(), _flat(run.info.get(name))) for name in ("data", "model", "environment")]
+    first = dict(found[2][1])
+    other = {
+        name
+        for one in comparison.runs
+        for name, value in _flat(one.info.get("environment"))
+        if first.get(name) != value
+    }
+    if other:
+        found[2][1].append(("differs between runs", ", ".join(sorted(other))))
+    flops = run.info.get("flops")
+    if isinstance(flops, dict) and flops.get("convention"):
+        found[1][1].append(("FLOPs convention", str(flops["convention"])))
+    return found
+
+
+def _flat(value: object) -> Facts:
+    if not isinstance(value, Mapping):
+        return [] if value is None else [("", str(value))]
+    return [(str(name), _shown(one)) for name, one in value.items()]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _configs(comparison: Comparison) -> list[tuple[str, str]]:
+    """The resolved configuration: the comparison's, and that of each method's first run."""
+    found = [] if comparison.single else [("comparison.yaml", comparison.config)]
+    for method in comparison.methods:
+        for run in method.runs[:1]:
+            found.append((f"config.yaml of {run.folder.name}", run.config))
+    return [(name, text) for name, text in found if text]

@@ -1,0 +1,59 @@
+"""Whether the runs of a comparison were made from the same things."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raptr.results.run import Run
+
+_WRONG = {
+    ("data", "key"): "data",
+    ("data", "content_hash"): "text",
+    ("validation",): "validation sources",
+    ("model", "parameters"): "number of parameters",
+    ("flops",): "FLOPs of a step",
+    ("environment", "raptr"): "version of raptr",
+    ("environment", "torch"): "version of torch",
+    ("environment", "transformers"): "version of transformers",
+}
+_CLOCK = {
+    ("environment", "device"): "device",
+    ("environment", "cpu"): "processor",
+    ("environment", "threads"): "number of threads",
+}
+
+
+def disagreements(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Returns what differs between runs that should differ in method and seed only, one sentence each.
+
+    A run that does not say something is not held against the others.
+    """
+    wrong = [_differing(runs, path, name) for path, name in _WRONG.items()]
+    clock = [_differing(runs, path, name) for path, name in _CLOCK.items()]
+    return (
+        *(f"Not comparable: {said}" for said in wrong if said),
+        *(f"Seconds are not comparable: {said}" for said in clock if said),
+    )
+
+
+def _differing(runs: Sequence[Run], path: tuple[str, ...], name: str) -> str:
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        value = _value(run.info, path)
+        if value is not None:
+            found.setdefault(json.dumps(value, sort_keys=True, default=str), []).append(run.folder.name)
+    if len(found) < 2:
+        return ""
+    parts = [f"{value[:60]} in {_names(names)}" for value, names in found.items()]
+    return f"the {name} is not the same in all runs: {'; '.join(parts)}."
+
+
+def _value(info: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = info
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _names(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"

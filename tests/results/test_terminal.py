@@ -1,0 +1,33 @@
+"""The tables that `raptr compare` prints."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from raptr.results import summarise
+from raptr.terminal import show_summary
+from report.synthetic import METHODS, write_comparison
+
+SHORT = {key: {**options, "steps": options["steps"] // 9} for key, options in METHODS.items()}
+
+
+def test_a_summary_fits_100_columns_and_says_what_is_undecided(tmp_path: Path) -> None:
+    methods = {
+        **SHORT,
+        "equal": {**SHORT["full"], "label": "Much like full training", "offset": 0.001, "sizes": (8, 12)},
+        "wild": {**SHORT["raptr"], "label": "Wild", "nan_from": 10},
+    }
+    summary = summarise(write_comparison(tmp_path / "c", methods=methods))
+    written = io.StringIO()
+    show_summary(Console(file=written, width=100), summary)
+    lines = written.getvalue().splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "…" not in written.getvalue()
+    for entry in summary["methods"].values():
+        (line,) = [line for line in lines if entry["label"].split()[0] in line and entry["verdict"] in line]
+        if entry["savings"]:
+            flops = f"{entry['savings']['total_flops']['saving']:.0%}".replace("%", " %").replace("-", "−")
+            undecided = entry["verdict"] == "too short to decide"
+            assert (f"({flops} /" in line, f" {flops} /" in line) == (undecided, not undecided)
+    assert {entry["verdict"] for entry in summary["methods"].values()} >= {"too short to decide", "diverged"}
