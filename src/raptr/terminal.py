@@ -94,7 +94,11 @@ def show_inspection(console: Console, found: Any) -> None:
     console.print(table)
     needed = [(stack.name, *pair) for stack in found.stacks for pair in stack.required]
     lines = [f"always kept: layer {layer} of {name}, since {reason}" for name, layer, reason in needed]
-    lines += [] if needed else ["No layer must be kept: any path can be trained (RaPTr keeps the first and the last by default)."]
+    lines += (
+        []
+        if needed
+        else ["No layer must be kept: any path can be trained (RaPTr keeps the first and the last by default)."]
+    )
     lines += [_flops_by_part(found)] if found.costs is not None else [f"FLOPs are not known: {found.uncounted}"]
     if found.half_depth is not None:
         lines.append(

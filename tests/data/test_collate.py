@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from raptr.data import Collator, Sequences, TrainingData
+from raptr.data import Collator, Sequences, TrainingData, mix
 from raptr.objectives import causal, masked
 
 MASKED = partial(masked, seed=0, mask_id=2, vocab_size=300, special_ids=(0, 1, 2))
@@ -21,7 +21,7 @@ def sequences(tmp_path):
 
 
 def batches(sequences, objective, workers, context=None, size=8, seed=0):
-    data = TrainingData(sequences, seed=seed, samples=120)  # 50 sequences: more than two epochs
+    data = TrainingData(mix({"text": sequences}), seed=seed, samples=120)  # 50 sequences: more than two epochs
     collator = Collator(objective)
     loader = DataLoader(
         data, size, collate_fn=collator, num_workers=workers, multiprocessing_context=context, shuffle=False
@@ -41,7 +41,7 @@ def test_a_batch_is_tensors_of_the_objective(sequences):
     assert set(batch) == {"input_ids", "labels"}
     assert all(array.dtype == torch.int64 and array.shape == (8, 20) for array in batch.values())
     assert torch.equal(batch["input_ids"], batch["labels"])
-    first = TrainingData(sequences, seed=0, samples=120)[0]["tokens"]
+    first = TrainingData(mix({"text": sequences}), seed=0, samples=120)[0]["tokens"]
     assert batch["labels"][0].tolist() == first.tolist()
 
 
@@ -60,7 +60,7 @@ def test_the_batch_size_does_not_change_the_stream(sequences):
 
 
 def test_epochs_are_masked_anew(sequences):
-    data = TrainingData(sequences, seed=0, samples=100)
+    data = TrainingData(mix({"text": sequences}), seed=0, samples=100)
     items = [data[i] for i in range(100)]
     labels = {(item["epoch"], item["index"]): Collator(MASKED)([item])["labels"] for item in items}
     same = sum(torch.equal(labels[0, index], labels[1, index]) for index in range(50))
@@ -68,6 +68,6 @@ def test_epochs_are_masked_anew(sequences):
 
 
 def test_a_collator_can_be_pickled(sequences):
-    items = [TrainingData(sequences, seed=0, samples=4)[i] for i in range(4)]
+    items = [TrainingData(mix({"text": sequences}), seed=0, samples=4)[i] for i in range(4)]
     collator = Collator(MASKED)
     assert equal([collator(items)], [pickle.loads(pickle.dumps(collator))(items)])

@@ -6,8 +6,16 @@ import os
 
 import pytest
 
+from raptr.data import Omitted
 from raptr.data.files import read_files
+from raptr.data.records import Choice
 from raptr.errors import RaptrError
+
+
+def read(path, text="text", strict=True):
+    """All documents of a path; the first thing that is bad raises."""
+    return list(read_files(str(path), Choice(text=text), Omitted(strict=strict)))
+
 
 LINES = b'{"text": "one"}\n\n{"text": "zw\xc3\xb6lf\\n", "id": 2}\n'
 
@@ -22,7 +30,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     (tmp_path / "read.me").write_bytes(b"\xff")
     (tmp_path / ".hidden.txt").write_bytes(b"\xff")
     (tmp_path / ".git" / "x.txt").write_bytes(b"\xff")
-    assert list(read_files(str(tmp_path))) == [
+    assert read(tmp_path) == [
         ("a.jsonl:1", b"one"),
         ("a.jsonl:3", "zwölf\n".encode()),
         ("b/inner.txt", b"inner\r\n"),
@@ -38,13 +46,13 @@ def test_packed_files_say_the_same(tmp_path, pack, kind, content, texts):
     ending = {None: "", gzip: ".gz", lzma: ".xz"}[pack]
     path = tmp_path / f"some.{kind}{ending}"
     path.write_bytes(pack.compress(content) if pack else content)
-    assert [text for _, text in read_files(str(path))] == (texts or [b"one", "zwölf\n".encode()])
+    assert [text for _, text in read(path)] == (texts or [b"one", "zwölf\n".encode()])
 
 
 def test_another_field_can_hold_the_text(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"body": "here", "text": 3}\n')
-    assert list(read_files(str(path), "body")) == [("a.jsonl:1", b"here")]
+    assert read(path, "body") == [("a.jsonl:1", b"here")]
 
 
 @pytest.mark.parametrize(
@@ -52,8 +60,8 @@ def test_another_field_can_hold_the_text(tmp_path):
     [
         ("a.jsonl", b'{"text": "one"}\n{"text": ', "a.jsonl, line 2: not JSON"),
         ("a.jsonl", b'{"text": "one"}\n[1]\n', "line 2: a JSON list; expected one object"),
-        ("a.jsonl", b'{"body": "one", "id": 1}\n', "line 1: there is no field 'text'; seen: 'body', 'id'"),
-        ("a.jsonl", b'{"text": 5}\n', "line 1: the field 'text' holds a int"),
+        ("a.jsonl", b'{"body": "one", "id": 1}\n', "line 1: there is no column 'text'; seen: 'body', 'id'"),
+        ("a.jsonl", b'{"text": 5}\n', "line 1: the column 'text' holds a int"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "line 1: the text holds half of a surrogate pair"),
         ("a.jsonl", b'{"text": "\xe9"}\n', "a.jsonl, line 1: not UTF-8 .byte 0xe9 at 10"),
         ("a.txt", b"caf\xe9", "a.txt: not UTF-8 .byte 0xe9 at 3"),
@@ -68,15 +76,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(RaptrError, match=message):
-        list(read_files(str(path)))
+        read(path)
 
 
 def test_missing_and_useless_folders_are_refused(tmp_path):
     with pytest.raises(RaptrError, match=r"no such file or folder; give 'builtin:python'"):
-        list(read_files(str(tmp_path / "missing")))
+        read(tmp_path / "missing")
     with pytest.raises(RaptrError, match="seen: nothing at all"):
-        list(read_files(str(tmp_path)))
+        read(tmp_path)
     for name in ("a.csv", "b.csv", "Makefile"):
         (tmp_path / name).write_text("x")
     with pytest.raises(RaptrError, match=r"names that end in .*seen: 2 of .csv, 1 of no ending"):
-        list(read_files(str(tmp_path)))
+        read(tmp_path)

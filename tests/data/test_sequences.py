@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from raptr.data import Sequences, TrainingData, ValidationData, locate, order
+from raptr.data import Sequences, TrainingData, ValidationData, mix, order
 from raptr.errors import RaptrError
 
 TOKENS = np.arange(103, dtype=np.uint16)
@@ -42,7 +42,7 @@ def test_an_order_is_that_of_the_raw_philox_words():
 
 
 def test_every_epoch_sees_every_sequence_once():
-    data = TrainingData(Sequences(TOKENS, 10), seed=0, samples=35)
+    data = TrainingData(mix({"text": Sequences(TOKENS, 10)}), seed=0, samples=35)
     items = [data[i] for i in range(35)]
     for epoch in range(3):
         part = items[10 * epoch : 10 * epoch + 10]
@@ -56,16 +56,17 @@ def test_every_epoch_sees_every_sequence_once():
 
 def test_the_order_does_not_depend_on_the_length_of_the_run_or_where_it_is_entered():
     sequences = Sequences(TOKENS, 10)
-    short, long = (TrainingData(sequences, seed=1, samples=samples) for samples in (23, 400))
+    alone = mix({"text": sequences})
+    short, long = (TrainingData(mix({"text": sequences}), seed=1, samples=samples) for samples in (23, 400))
     places = [(long[i]["epoch"], long[i]["index"]) for i in range(400)]
     assert [(short[i]["epoch"], short[i]["index"]) for i in range(23)] == places[:23]
-    backwards = [locate(i, 10, seed=1) for i in reversed(range(400))]
+    backwards = [tuple(alone.locate(i, seed=1))[1:] for i in reversed(range(400))]
     assert backwards[::-1] == places
-    assert [locate(i, 10, seed=2) for i in range(400)] != places  # control
+    assert [tuple(alone.locate(i, seed=2))[1:] for i in range(400)] != places  # control
 
 
 def test_a_batch_may_span_epochs():
-    data = TrainingData(Sequences(TOKENS, 10), seed=1, samples=40)
+    data = TrainingData(mix({"text": Sequences(TOKENS, 10)}), seed=1, samples=40)
     together = data.__getitems__([8, 9, 10, 11, 39])
     for item, alone in zip(together, (data[i] for i in (8, 9, 10, 11, 39)), strict=True):
         assert (item["tokens"] == alone["tokens"]).all()
@@ -86,22 +87,23 @@ def test_what_cannot_be_sampled_is_refused():
         with pytest.raises(RaptrError, match="the validation text has 10 of 10 tokens"):
             ValidationData(sequences, count)
     with pytest.raises(RaptrError, match="the seed is -1"):
-        TrainingData(sequences, seed=-1, samples=3)
+        TrainingData(mix({"text": sequences}), seed=-1, samples=3)
     with pytest.raises(RaptrError, match="at least 1"):
-        TrainingData(sequences, seed=0, samples=0)
+        TrainingData(mix({"text": sequences}), seed=0, samples=0)
     for sample in (-1, 3):
         with pytest.raises(IndexError):
-            TrainingData(sequences, seed=0, samples=3)[sample]
+            TrainingData(mix({"text": sequences}), seed=0, samples=3)[sample]
 
 
 def test_a_memory_map_is_sent_to_a_worker_by_name(tmp_path):
     path = tmp_path / "tokens.bin"
     np.arange(100_000, dtype=np.uint16).tofile(path)
     mapped = np.memmap(path, dtype=np.uint16, mode="r")
-    sent = pickle.dumps(TrainingData(Sequences(mapped, 10), seed=0, samples=5))
+    sent = pickle.dumps(TrainingData(mix({"text": Sequences(mapped, 10)}), seed=0, samples=5))
     assert len(sent) < 2000
     assert (
-        pickle.loads(sent)[4]["tokens"] == TrainingData(Sequences(mapped, 10), seed=0, samples=5)[4]["tokens"]
+        pickle.loads(sent)[4]["tokens"]
+        == TrainingData(mix({"text": Sequences(mapped, 10)}), seed=0, samples=5)[4]["tokens"]
     ).all()
     for tokens in (mapped[500:], np.arange(50)):  # a part of a map, and no map, are sent as they are
         again = pickle.loads(pickle.dumps(Sequences(tokens, 10)))

@@ -3,18 +3,30 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from raptr.data import open_source, prepare, store
+from raptr.config import DataConfig, SourceConfig
+from raptr.data import corpus as corpora
+from raptr.data import open_source, store
 from raptr.errors import RaptrError
 
 
 @pytest.fixture
 def cache(tmp_path):
     return tmp_path / "cache"
+
+
+def prepare(source, cache, **options):
+    """The store of a corpus of one path."""
+    return corpora.prepare(DataConfig(source=str(source), **options), cache).stores["data"]
+
+
+def opened(source):
+    return open_source(SourceConfig(path=str(source)), cache=Path("unused"))
 
 
 def write_word_level(path, size=3):
@@ -26,8 +38,8 @@ def write_word_level(path, size=3):
 
 
 def test_every_document_comes_back_followed_by_its_end(corpus, cache):
-    made = prepare(source=str(corpus), tokenizer=400, cache=cache)
-    source = open_source(str(corpus))
+    made = prepare(source=corpus, tokenizer=400, cache=cache)
+    source = opened(corpus)
     for split in ("train", "validation"):
         tokens = getattr(made, split)
         assert isinstance(tokens, np.memmap)
@@ -40,8 +52,8 @@ def test_every_document_comes_back_followed_by_its_end(corpus, cache):
 
 
 def test_the_description_says_what_is_there(corpus, cache):
-    made = prepare(source=str(corpus), tokenizer=400, cache=cache)
-    source, told = open_source(str(corpus)), made.description
+    made = prepare(source=corpus, tokenizer=400, cache=cache)
+    source, told = opened(corpus), made.description
     assert told["content_hash"] == source.content_hash
     assert told["documents"] == source.counts.documents
     assert told["bytes"] == source.counts.bytes
@@ -53,15 +65,15 @@ def test_the_description_says_what_is_there(corpus, cache):
 
 
 def test_a_prepared_store_is_used_again(corpus, cache, monkeypatch):
-    first = prepare(source=str(corpus), tokenizer=400, cache=cache)
+    first = prepare(source=corpus, tokenizer=400, cache=cache)
     monkeypatch.setattr(store, "_write", lambda *_: pytest.fail("it was made again"))
-    again = prepare(source=str(corpus), tokenizer=400, cache=cache)
+    again = prepare(source=corpus, tokenizer=400, cache=cache)
     assert again.description == first.description
     assert (again.train == first.train).all()
 
 
 def test_other_text_tokenizer_or_format_is_another_store(corpus, cache, tmp_path, monkeypatch):
-    options = {"source": str(corpus), "tokenizer": 400, "cache": cache}
+    options = {"source": corpus, "tokenizer": 400, "cache": cache}
     paths = [prepare(**options).path]
     paths.append(prepare(**{**options, "tokenizer": 300}).path)
     paths.append(prepare(**{**options, "tokenizer": 300}, max_bytes=30_000).path)
@@ -87,20 +99,21 @@ def test_an_interrupted_run_leaves_nothing(corpus, cache, monkeypatch):
 
     monkeypatch.setattr(store, "encoder", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prepare(source=str(corpus), tokenizer=400, cache=cache)
+        prepare(source=corpus, tokenizer=400, cache=cache)
     assert list(cache.iterdir()) == []
     monkeypatch.setattr(store, "encoder", original)
-    assert len(prepare(source=str(corpus), tokenizer=400, cache=cache).train) > 1000
+    assert len(prepare(source=corpus, tokenizer=400, cache=cache).train) > 1000
 
 
 def test_a_killed_run_is_not_taken_for_a_finished_one(corpus, cache):
-    code = "import os; from pathlib import Path; from raptr.data import store; "
+    code = "import os; from pathlib import Path; from raptr.config import DataConfig; "
+    code += "from raptr.data import prepare, store; "
     code += "store.encoder = lambda tokenizer: lambda texts: os._exit(9); "
-    code += f"store.prepare(source={str(corpus)!r}, tokenizer=400, cache=Path({str(cache)!r}))"
+    code += f"prepare(DataConfig(source={str(corpus)!r}, tokenizer=400), Path({str(cache)!r}))"
     env = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, env=env).returncode == 9
     assert [path.name.startswith(".") for path in cache.iterdir()] == [True]
-    made = prepare(source=str(corpus), tokenizer=400, cache=cache)
+    made = prepare(source=corpus, tokenizer=400, cache=cache)
     assert len(made.train) == made.description["tokens"]["train"] > 1000
 
 
@@ -110,17 +123,17 @@ def test_the_faster_of_two_processes_wins(corpus, cache, monkeypatch):
     def overtaken(*arguments):
         original(*arguments)
         monkeypatch.setattr(store, "_write", original)
-        prepare(source=str(corpus), tokenizer=400, cache=cache)
+        prepare(source=corpus, tokenizer=400, cache=cache)
 
     monkeypatch.setattr(store, "_write", overtaken)
-    made = prepare(source=str(corpus), tokenizer=400, cache=cache)
+    made = prepare(source=corpus, tokenizer=400, cache=cache)
     assert list(cache.iterdir()) == [made.path]
 
 
 def test_chunks_do_not_change_the_tokens(corpus, cache, tmp_path, monkeypatch):
-    whole = prepare(source=str(corpus), tokenizer=400, cache=cache)
+    whole = prepare(source=corpus, tokenizer=400, cache=cache)
     monkeypatch.setattr(store, "_CHUNK", 500)
-    pieces = prepare(source=str(corpus), tokenizer=400, cache=tmp_path / "other")
+    pieces = prepare(source=corpus, tokenizer=400, cache=tmp_path / "other")
     assert (whole.train == pieces.train).all()
     assert (whole.validation == pieces.validation).all()
 
@@ -128,24 +141,24 @@ def test_chunks_do_not_change_the_tokens(corpus, cache, tmp_path, monkeypatch):
 def test_a_large_vocabulary_needs_32_bits(corpus, cache, tmp_path):
     for size, dtype in ((2**16 - 1, np.uint16), (2**16, np.uint32)):  # and one more for [SEP]
         words = write_word_level(tmp_path / f"{size}.json", size)
-        made = prepare(source=str(corpus), tokenizer=words, cache=cache)
+        made = prepare(source=corpus, tokenizer=words, cache=cache)
         assert made.description["vocabulary"] == size + 1
         assert made.train.dtype == dtype
         assert made.train[-1] == made.description["separator"] == size
 
 
 def test_a_damaged_store_is_refused(corpus, cache):
-    made = prepare(source=str(corpus), tokenizer=400, cache=cache)
+    made = prepare(source=corpus, tokenizer=400, cache=cache)
     content = (made.path / "train.bin").read_bytes()
     (made.path / "train.bin").write_bytes(content[:-2])
     with pytest.raises(RaptrError, match=r"are damaged .*delete that folder"):
-        prepare(source=str(corpus), tokenizer=400, cache=cache)
+        prepare(source=corpus, tokenizer=400, cache=cache)
 
 
 def test_a_cache_that_is_no_folder_is_refused(corpus, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(RaptrError, match="cannot be written to"):
-        prepare(source=str(corpus), tokenizer=400, cache=tmp_path / "file")
+        prepare(source=corpus, tokenizer=400, cache=tmp_path / "file")
 
 
 def test_builtin_python_becomes_tokens(cache):

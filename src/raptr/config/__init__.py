@@ -5,7 +5,8 @@ and validates the whole. Unknown keys are errors. Nothing here imports torch or 
 parts that they own (``model.config``, ``training``) are checked where they are used.
 """
 
+from raptr.config.data import DataConfig, SourceConfig
 from raptr.config.load import dump, load, parse, presets
-from raptr.config.schema import DataConfig, FullConfig, RaPTrConfig, RunConfig
+from raptr.config.schema import FullConfig, RaPTrConfig, RunConfig
 
-__all__ = ["DataConfig", "FullConfig", "RaPTrConfig", "RunConfig", "dump", "load", "parse", "presets"]
+__all__ = ["DataConfig", "FullConfig", "RaPTrConfig", "RunConfig", "SourceConfig", "dump", "load", "parse", "presets"]

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from raptr.config.data import DataConfig, SourceConfig
 from raptr.config.schema import (
     CausalConfig,
     CheckpointConfig,
-    DataConfig,
     EvaluationConfig,
     FullConfig,
     MaskedConfig,
@@ -74,5 +74,7 @@ def _fields_at(where: Sequence[str | int]) -> list[str]:
     """The keys that are known in the section that a problem's path leads to."""
     if len(where) == 1:
         return sorted(RunConfig.model_fields)
+    if where[:2] == ("data", "sources"):
+        return sorted(SourceConfig.model_fields)
     kind = where[_TAGGED[str(where[0])]] if where[0] in _TAGGED else where[0]
     return sorted(_KINDS[str(kind)].model_fields)

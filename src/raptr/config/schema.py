@@ -3,16 +3,16 @@
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
+from raptr.config.data import DataConfig
+from raptr.config.section import SECTION, Name
 from raptr.errors import RaptrError
 from raptr.plan import METHODS, Full, Method, RaPTr, Schedule
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = SECTION
 
 
 class ModelConfig(_Section):
@@ -45,18 +45,6 @@ class ModelConfig(_Section):
         if self.architecture is not None and (self.from_config is not None or self.from_pretrained is not None):
             raise ValueError("architecture follows from from_config or from_pretrained; remove it")
         return self
-
-
-class DataConfig(_Section):
-    """Where the text comes from and how it becomes sequences."""
-
-    source: str = "builtin:python"
-    validation: str | None = None
-    text_field: str = "text"
-    max_bytes: int | None = Field(default=None, gt=0)
-    validation_share: float = Field(default=0.02, gt=0, lt=1)
-    tokenizer: Annotated[int, Field(gt=0)] | str = 4096
-    sequence_length: int = Field(default=256, ge=2)
 
 
 class CausalConfig(_Section):

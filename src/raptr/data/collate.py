@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raptr.data.sequences import Item
+from raptr.data.samples import Item
 from raptr.objectives import Objective
 
 if TYPE_CHECKING:

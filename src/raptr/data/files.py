@@ -1,71 +1,95 @@
-"""Documents from files: .txt (a file is a document) and .jsonl (a line is), plain, .xz or .gz."""
+"""Which files a path means, and documents from them: .txt, .jsonl, .parquet and .arrow."""
 
-import gzip
-import json
-import lzma
+import glob
 import os
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
 
+from raptr.data.lines import PACKED, read_lines, read_whole
+from raptr.data.omitted import Omitted
+from raptr.data.records import Choice, Document
+from raptr.data.tables import read_arrow, read_parquet
 from raptr.errors import RaptrError
 
-_PACKED = (".xz", ".gz")
-ENDINGS = tuple(kind + packed for kind in (".txt", ".jsonl") for packed in ("", *_PACKED))
-_EXPECTED = ".txt or .jsonl, plain or packed as .xz or .gz"
+ENDINGS = (*(kind + packed for kind in (".txt", ".jsonl") for packed in ("", *PACKED)), ".parquet", ".arrow")
+_EXPECTED = ".txt or .jsonl (plain or packed as .gz, .xz or .zst), .parquet or .arrow"
 
 
-def read_files(spec: str, text_field: str = "text") -> Iterator[tuple[str, bytes]]:
-    """The (name, UTF-8 text) of every document of a file, or of a folder and its subfolders.
+def read_files(spec: str, choice: Choice, omitted: Omitted) -> Iterator[Document]:
+    """The documents of a file, a folder with its subfolders, or all files that a pattern meets.
 
-    Files come in the order of their relative names; hidden ones are left out. A .txt file is one
-    document. A line of a .jsonl file is one: a JSON object with the text under ``text_field``; lines
-    without any character but white space are skipped.
+    A .txt file is one document, a line of a .jsonl file and a row of a table are one each. Lines without
+    any character but white space are skipped. Of a file that is broken, what comes before is used.
 
     Args:
-        spec: the path of a file or folder.
-        text_field: the field of a .jsonl line that holds the text.
+        spec: the path of a file or folder, or a glob pattern.
+        choice: which column is the text, and which records are used.
+        omitted: told what is bad, and where.
 
     Returns:
-        An iterator that holds one document at a time. Names are relative to the folder.
+        An iterator that holds a document, or a batch of rows, at a time.
 
     Raises:
-        RaptrError: a missing path, no file with a known ending, a line that is not such an object, text
-            that is not UTF-8, a packed file that is broken or cut off. The message names file and line.
+        RaptrError: there is no such path, or no file with a known ending.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "a.txt").write_text("Hello.")
-        ...     list(read_files(folder))
+        ...     list(read_files(folder, Choice(), Omitted()))
         [('a.txt', b'Hello.')]
     """
     for name, path in find_files(spec):
-        yield from _documents(name, path, text_field)
+        try:
+            if not path.stat().st_size:
+                omitted.skip("empty file", f"{path}: the file is empty; remove it or write it again.")
+                continue
+            if name.endswith(".parquet"):
+                records = read_parquet(name, path, choice, omitted)
+            elif name.endswith(".arrow"):
+                records = read_arrow(name, path, choice, omitted)
+            elif Path(name.removesuffix(path.suffix) if path.suffix in PACKED else name).suffix == ".txt":
+                records = read_whole(name, path, choice.text, omitted)
+            else:
+                records = read_lines(name, path, omitted)
+            yield from choice.documents(records, omitted)
+        except OSError as error:
+            reason = error.strerror or error
+            omitted.skip("unreadable file", f"{path}: the file cannot be read ({reason}); mend or remove it.")
 
 
-def find_files(spec: str) -> list[tuple[str, Path]]:
-    """The readable files of a path with their relative names, in the order of the names."""
+def find_files(spec: str, endings: tuple[str, ...] = ENDINGS) -> list[tuple[str, Path]]:
+    """The readable files of a path or pattern with their relative names, in the order of the names.
+
+    Hidden files are left out, and in folders and patterns those with another ending.
+
+    Raises:
+        RaptrError: there is none.
+    """
     path = Path(spec).expanduser()
     if path.is_dir():
         found = sorted((file.relative_to(path).as_posix(), file) for file in _walk(path))
-        files = [(name, file) for name, file in found if name.endswith(ENDINGS)]
-        if not files:
-            raise RaptrError(
-                f"{spec}: no file of this folder can be read; expected names that end in {_EXPECTED}, seen: "
-                f"{_endings([file for _, file in found])}."
-            )
-        return files
-    if not path.exists():
+    elif not path.exists() and glob.has_magic(spec):
+        found = _matches(path)
+        if not found:
+            raise RaptrError(f"{spec}: no file meets this pattern; it may hold *, ?, [a-z], and ** for subfolders.")
+    elif not path.exists():
         raise RaptrError(
             f"{spec}: there is no such file or folder; give 'builtin:python', or the path of a file or folder of "
-            f"{_EXPECTED}."
+            f"{_EXPECTED}, or a pattern such as 'texts/*.jsonl.xz'."
         )
-    if not path.name.endswith(ENDINGS):
+    elif not path.name.endswith(endings):
         raise RaptrError(f"{spec}: expected a file name that ends in {_EXPECTED}; convert or rename the file.")
-    return [(path.name, path)]
+    else:
+        return [(path.name, path)]
+    files = [(name, file) for name, file in found if name.endswith(endings)]
+    if not files:
+        raise RaptrError(
+            f"{spec}: no file there can be read; expected names that end in {_EXPECTED}, seen: "
+            f"{_endings([file for _, file in found])}."
+        )
+    return files
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -74,72 +98,15 @@ def _walk(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in names if not name.startswith("."))
 
 
+def _matches(pattern: Path) -> list[tuple[str, Path]]:
+    """Files of a pattern, named from the last folder before its first wildcard."""
+    parts = pattern.parts
+    fixed = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed])
+    files = (Path(file) for file in glob.glob(str(pattern), recursive=True))  # noqa: PTH207
+    return sorted((file.relative_to(root).as_posix(), file) for file in files if not file.is_dir())
+
+
 def _endings(paths: list[Path]) -> str:
     counts = Counter(path.suffix or "no ending" for path in paths)
     return ", ".join(f"{count} of {ending}" for ending, count in counts.most_common(8)) or "nothing at all"
-
-
-def _open(path: Path) -> BinaryIO:
-    if path.suffix == ".xz":
-        return cast(BinaryIO, lzma.open(path, "rb"))
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    return path.open("rb")
-
-
-def _documents(name: str, path: Path, text_field: str) -> Iterator[tuple[str, bytes]]:
-    try:
-        with _open(path) as file:
-            if Path(name.removesuffix(path.suffix) if path.suffix in _PACKED else name).suffix == ".txt":
-                content = file.read()
-                _decoded(content, str(path))
-                yield name, content
-                return
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{name}:{number}", _text(line, f"{path}, line {number}", text_field)
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
-        raise RaptrError(
-            f"{path}: the packed file is broken or cut off ({error}); pack or download it again."
-        ) from error
-    except OSError as error:
-        raise RaptrError(f"{path}: the file cannot be read ({error.strerror or error}).") from error
-
-
-def _text(line: bytes, place: str, text_field: str) -> bytes:
-    try:
-        row = json.loads(_decoded(line, place))
-    except RaptrError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise RaptrError(
-            f'{place}: not JSON ({error}); expected one object a line, like {{"{text_field}": "..."}}.'
-        ) from error
-    if not isinstance(row, dict):
-        raise RaptrError(
-            f'{place}: a JSON {type(row).__name__}; expected one object a line, like {{"{text_field}": "..."}}.'
-        )
-    if text_field not in row:
-        seen = ", ".join(repr(field) for field in row) or "none"
-        raise RaptrError(
-            f"{place}: there is no field {text_field!r}; seen: {seen}. Set text_field to the one that holds the text."
-        )
-    text = row[text_field]
-    if not isinstance(text, str):
-        raise RaptrError(f"{place}: the field {text_field!r} holds a {type(text).__name__}; expected text.")
-    try:
-        return text.encode("utf8")
-    except UnicodeEncodeError as error:
-        raise RaptrError(
-            f"{place}: the text holds half of a surrogate pair at character {error.start}, which is no character; "
-            "remove it."
-        ) from error
-
-
-def _decoded(content: bytes, place: str) -> str:
-    try:
-        return content.decode("utf8")
-    except UnicodeDecodeError as error:
-        raise RaptrError(
-            f"{place}: not UTF-8 (byte 0x{content[error.start]:02x} at {error.start}); convert the file to UTF-8."
-        ) from error

@@ -8,18 +8,23 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
+from raptr.config import SourceConfig
+from raptr.config.data import BUILTIN
 from raptr.data.builtin import read_builtin
 from raptr.data.files import find_files, read_files
+from raptr.data.hub import open_dataset
+from raptr.data.omitted import Omitted
 from raptr.data.progress import progress
+from raptr.data.records import Choice
+from raptr.data.spool import Reader, Text
 from raptr.errors import RaptrError
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, Split] = ("train", "validation")
-BUILTIN = "builtin:python"
 
-_Raw = Callable[[], Iterator[tuple[str, bytes]]]
 _ENOUGH = 10  # documents held out, on average, for whole documents to be a fair validation set
 
 
@@ -33,6 +38,7 @@ class Counts:
         duplicates: documents dropped because the same text came before.
         empty: documents dropped because they hold nothing but white space.
         undecodable: files of ``builtin:python`` dropped because they are not UTF-8.
+        omitted: bad records, and those left out by rules.
     """
 
     documents: dict[Split, int]
@@ -40,6 +46,7 @@ class Counts:
     duplicates: int
     empty: int
     undecodable: int
+    omitted: Omitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +89,14 @@ class Source:
 class _Tally:
     """What one reading counts."""
 
+    strict: bool = False
+
     def __post_init__(self) -> None:
         self.hash = hashlib.blake2b(digest_size=16)
         self.documents: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         self.bytes: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         self.duplicates = self.empty = self.undecodable = self.distinct = 0
+        self.omitted = Omitted(strict=self.strict)
         self.to_the_end = True
 
     def counts(self) -> Counts:
@@ -96,95 +106,106 @@ class _Tally:
             duplicates=self.duplicates,
             empty=self.empty,
             undecodable=self.undecodable,
+            omitted=self.omitted,
         )
 
 
-def open_source(
-    spec: str,
-    *,
-    max_bytes: int | None = None,
-    validation: str | None = None,
-    validation_share: float = 0.02,
-    text_field: str = "text",
-) -> Source:
+def open_source(source: SourceConfig, *, name: str = "data", cache: Path, strict: bool = False) -> Source:
     """Read, count and hash a source of text.
 
-    With ``validation`` that is the validation text, and ``spec`` without the documents it shares
-    with it is the train text. Otherwise a document is held out if the hash of its text, as a number in
-    [0, 1), is below ``validation_share``: its place does not matter, nor does ``max_bytes``. A source of
-    so few documents that less than 10 of them would be expected there is split inside its documents:
-    the last ``validation_share`` of the characters of each.
+    With validation text of its own (``validation``, ``validation_split``), the train text is the source
+    without the documents it shares with that. Otherwise a document is held out if the hash of its text,
+    as a number in [0, 1), is below ``validation_share``: its place does not matter, nor does ``max_bytes``.
+    A source of so few documents that less than 10 of them would be expected there is split inside its
+    documents: the last ``validation_share`` of the characters of each.
 
     Of several documents with the same text, the first is used. ``max_bytes`` is divided between the
-    splits as ``validation_share`` says (a ``validation`` of its own does not count); each takes its
+    splits as ``validation_share`` says (validation text of its own does not count); each takes its
     documents in order until it is full, and its last one is cut.
 
     Args:
-        spec: "builtin:python", or the path of a file or folder of .txt and .jsonl, also as .xz or .gz.
-        max_bytes: the limit on the text, in bytes of UTF-8; None for all of it.
-        validation: a second spec, for the validation text.
-        validation_share: in (0, 0.5].
-        text_field: the field of a .jsonl line that holds the text.
+        source: where the text is and what of it is used.
+        name: of the source, for messages.
+        cache: the folder where text that is fetched is kept.
+        strict: stop at the first bad file or record. Otherwise they are skipped, and reported on stderr.
 
     Returns:
         The source. Opening it reads all that will be used once.
 
     Raises:
-        RaptrError: a source that is missing, empty or cannot be read, or an option out of its range.
+        RaptrError: a source that is missing, empty or cannot be read, or of which more than a tenth is bad.
 
     Example:
-        >>> source = open_source("builtin:python", max_bytes=100_000)
-        >>> source.counts.bytes["validation"]
+        >>> text = open_source(SourceConfig(path="builtin:python", max_bytes=100_000), cache=Path("unused"))
+        >>> text.counts.bytes["validation"]
         2000
     """
-    if not 0 < validation_share <= 0.5:
-        raise RaptrError(f"validation_share is {validation_share}; expected above 0 and at most 0.5, like 0.02.")
-    if max_bytes is not None and max_bytes < 1:
-        raise RaptrError(f"max_bytes is {max_bytes}; expected at least 1, or none for all of the text.")
-    raw = _raw(spec, text_field)
-    if validation is not None:
-        scan = partial(_scan_apart, raw, _raw(validation, text_field), max_bytes)
-        return _opened(spec, f"validation from {validation}", scan, max_bytes)
-    rooms = _rooms(max_bytes, validation_share)
-    scan = partial(_scan_split, raw, partial(_by_hash, validation_share), rooms)
-    source, tally = _tallied(spec, "whole documents, by the hash of their text", scan, max_bytes)
-    if tally.to_the_end and tally.distinct * validation_share < _ENOUGH:
-        scan = partial(_scan_split, raw, partial(_by_end, validation_share), rooms)
-        source, _ = _tallied(spec, "the end of every document (there are few)", scan, max_bytes)
-    return _not_empty(source)
+    text, held_out = _open(source, cache, strict)
+    size, share = source.max_bytes, source.validation_share
+    if held_out is not None:
+        scan = partial(_scan_apart, text.read, held_out.read, size)
+        return _whole(_tallied(name, text.name, f"validation from {held_out.name}", scan, size, strict)[0], name)
+    rooms = _rooms(size, share)
+    scan = partial(_scan_split, text.read, partial(_by_hash, share), rooms)
+    opened, tally = _tallied(name, text.name, "whole documents, by the hash of their text", scan, size, strict)
+    if tally.to_the_end and tally.distinct * share < _ENOUGH:
+        scan = partial(_scan_split, text.read, partial(_by_end, share), rooms)
+        opened, _ = _tallied(name, text.name, "the end of every document (there are few)", scan, size, strict)
+    return _whole(opened, name)
 
 
-def _raw(spec: str, text_field: str) -> _Raw:
-    if spec == BUILTIN:
-        return read_builtin
-    if spec.startswith("builtin:"):
-        raise RaptrError(f"source {spec!r} does not exist; the only one of this kind is {BUILTIN!r}.")
-    find_files(spec)  # refuses a path that cannot be read before anything is
-    return partial(read_files, spec, text_field)
+def _open(source: SourceConfig, cache: Path, strict: bool) -> tuple[Text, Text | None]:
+    """The text of a source, and its validation text if it has some of its own."""
+    text = (
+        _of_path(str(source.path), source)
+        if source.dataset is None
+        else open_dataset(source, source.split, cache=cache, max_bytes=source.max_bytes, strict=strict)
+    )
+    if source.validation is not None:
+        return text, _of_path(source.validation, source)
+    if source.validation_split is not None:
+        split = source.validation_split
+        return text, open_dataset(source, split, cache=cache, max_bytes=None, strict=strict)
+    return text, None
 
 
-def _opened(name: str, split: str, scan: Callable[[_Tally], Iterator[tuple[Split, str]]], size: int | None) -> Source:
-    return _not_empty(_tallied(name, split, scan, size)[0])
+def _of_path(path: str, source: SourceConfig) -> Text:
+    if path == BUILTIN:
+        return Text(path, lambda omitted: read_builtin())
+    if path.startswith("builtin:"):
+        raise RaptrError(f"source {path!r} does not exist; the only one of this kind is {BUILTIN!r}.")
+    find_files(path)  # refuses a path that cannot be read before anything is
+    choice = Choice.of(source)
+    return Text(path, lambda omitted: read_files(path, choice, omitted))
 
 
 def _tallied(
-    name: str, split: str, scan: Callable[[_Tally], Iterator[tuple[Split, str]]], size: int | None
+    name: str,
+    text: str,
+    split: str,
+    scan: Callable[[_Tally], Iterator[tuple[Split, str]]],
+    size: int | None,
+    strict: bool,
 ) -> tuple[Source, _Tally]:
-    tally = _Tally()
-    with progress("Reading text", size) as advance:
-        for _, text in scan(tally):
-            advance(len(text))
+    tally = _Tally(strict)
+    with progress(f"Reading {name}", size) as advance:
+        for _, part in scan(tally):
+            advance(len(part))
     content_hash = tally.hash.hexdigest()
-    return Source(name=name, content_hash=content_hash, split=split, counts=tally.counts(), _scan=scan), tally
+    return Source(name=text, content_hash=content_hash, split=split, counts=tally.counts(), _scan=scan), tally
 
 
-def _not_empty(source: Source) -> Source:
+def _whole(source: Source, name: str) -> Source:
+    """Report what is bad; refuse a source that is bad or empty."""
+    counts, omitted = source.counts, source.counts.omitted
+    omitted.check(name)
+    omitted.report(name)
     for split in SPLITS:
-        if not source.counts.documents[split]:
+        if not counts.documents[split]:
             raise RaptrError(
-                f"{source.name}: there is no {split} text (dropped: {source.counts.empty} empty documents, "
-                f"{source.counts.duplicates} duplicates, {source.counts.undecodable} not UTF-8); "
-                "give more text, or validation text of its own."
+                f"{source.name}: there is no {split} text (dropped: {counts.empty} empty documents, "
+                f"{counts.duplicates} duplicates, {counts.undecodable} not UTF-8, {omitted.filtered} by rules, "
+                f"{omitted.bad.total()} bad); give more text, or validation text of its own."
             )
     return source
 
@@ -212,7 +233,7 @@ def _all_to(split: Split, digest: bytes, text: str) -> Iterator[tuple[Split, str
 
 
 def _scan_split(
-    raw: _Raw,
+    read: Reader,
     rule: Callable[[bytes, str], Iterator[tuple[Split, str]]],
     rooms: dict[Split, int | None],
     tally: _Tally,
@@ -221,7 +242,7 @@ def _scan_split(
     """Documents that are neither empty nor seen, split by the rule, until the rooms are full."""
     seen = set() if seen is None else seen
     room = dict(rooms)
-    for name, content in raw():
+    for name, content in read(tally.omitted):
         if all(left == 0 for left in room.values()):
             tally.to_the_end = False
             return
@@ -260,8 +281,8 @@ def _fitting(text: str, room: int | None) -> tuple[str, int]:
     return used, len(used.encode("utf8"))
 
 
-def _scan_apart(raw: _Raw, held_out: _Raw, max_bytes: int | None, tally: _Tally) -> Iterator[tuple[Split, str]]:
+def _scan_apart(train: Reader, held_out: Reader, max_bytes: int | None, tally: _Tally) -> Iterator[tuple[Split, str]]:
     """Validation text first, so that train documents that are in it too are dropped as duplicates."""
     seen: set[bytes] = set()
     yield from _scan_split(held_out, partial(_all_to, "validation"), {"validation": None}, tally, seen)
-    yield from _scan_split(raw, partial(_all_to, "train"), {"train": max_bytes}, tally, seen)
+    yield from _scan_split(train, partial(_all_to, "train"), {"train": max_bytes}, tally, seen)

@@ -2,16 +2,14 @@
 
     cache/<key>/  train.bin  validation.bin  tokenizer/  description.json
 
-The key is a hash of the text, the tokenizer, the options and the format, so a folder never has to be
+The key is a hash of the text, the tokenizer and the format, so a folder never has to be
 looked into to know whether it is the right one. A folder is written under another name and renamed
 when it is complete: what is there is whole.
 """
 
 import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,24 +17,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from raptr.data.folders import write_folder
 from raptr.data.progress import progress
-from raptr.data.sources import SPLITS, Source, Split, open_source
-from raptr.data.tokenizer import (
-    SAMPLE_BYTES,
-    encoder,
-    identity,
-    load_tokenizer,
-    parallel_tokenizers,
-    separator,
-    train_tokenizer,
-    vocabulary,
-)
+from raptr.data.sources import SPLITS, Source, Split
+from raptr.data.tokenizer import TokenizerSpec, encoder, load_tokenizer, parallel_tokenizers, separator, vocabulary
 from raptr.errors import RaptrError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 1
+FORMAT = 2
 """Part of the key. Raise it whenever the same text and tokenizer would be stored differently."""
 
 Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
@@ -56,8 +46,9 @@ class TokenStore:
         validation: the same of the validation documents.
         tokenizer: the Hugging Face tokenizer.
         description: source, content_hash, split, documents, bytes, tokens (each a number for train and
-            for validation), duplicates, empty, undecodable, bytes_per_token, tokenizer, vocabulary,
-            separator, key, format.
+            for validation), what was dropped (duplicates, empty, undecodable, filtered, skipped: bad
+            records by kind, skipped_first: what was said of the first few), bytes_per_token, tokenizer,
+            vocabulary, separator, key, format.
     """
 
     path: Path
@@ -67,94 +58,27 @@ class TokenStore:
     description: dict[str, Any]
 
 
-def prepare(
-    *,
-    source: str,
-    tokenizer: str | int,
-    cache: Path,
-    validation: str | None = None,
-    max_bytes: int | None = None,
-    validation_share: float = 0.02,
-    text_field: str = "text",
-) -> TokenStore:
-    """Text -> tokens on disk; at once where the same tokens are there already.
-
-    The text is read and hashed at every call: that it is the same is known, not assumed.
+def store_tokens(source: Source, tokenizer: TokenizerSpec, cache: Path) -> TokenStore:
+    """The tokens of a source; at once where they are there already.
 
     Args:
-        source: "builtin:python", or the path of a file or folder of .txt and .jsonl, also as .xz or .gz.
-        tokenizer: the size of the byte-level BPE that is trained on the train text, or a tokenizer's
-            folder, tokenizer.json, or name on the Hugging Face Hub.
+        source: the text.
+        tokenizer: what makes tokens of it; it is only made if it is needed.
         cache: the folder of all stores; made where it is missing.
-        validation: a second source, for the validation text.
-        max_bytes: the limit on the text, in bytes of UTF-8; None for all of it.
-        validation_share: how much is held out where ``validation`` is not given.
-        text_field: the field of a .jsonl line that holds the text.
-
-    Returns:
-        The store.
 
     Raises:
-        RaptrError: the source or the tokenizer cannot be used, or the stored folder is damaged.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     store = prepare(source="builtin:python", max_bytes=50_000, tokenizer=300, cache=Path(folder))
-        ...     store.description["vocabulary"]
-        300
+        RaptrError: the tokenizer cannot be made, or the stored folder is damaged.
     """
-    text = open_source(
-        source,
-        max_bytes=max_bytes,
-        validation=validation,
-        validation_share=validation_share,
-        text_field=text_field,
-    )
-    given = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else None
-    key = _key(text, identity(given) if given else _recipe(int(tokenizer)))
+    parts = (str(FORMAT), source.content_hash, tokenizer.identity)
+    key = hashlib.blake2b("\0".join(parts).encode("utf8"), digest_size=12).hexdigest()
     folder = Path(cache).expanduser() / key
     if not folder.exists():
-        named = tokenizer if given else f"byte-level BPE of {tokenizer} entries, trained on this text"
-        _complete(folder, lambda partial: _write(partial, text, given or int(tokenizer), key, str(named)))
+        write_folder(folder, lambda partial: _write(partial, source, tokenizer, key))
     return _open(folder)
 
 
-def _recipe(vocab_size: int) -> str:
-    import tokenizers
-
-    return f"byte-level BPE\n{vocab_size}\n{SAMPLE_BYTES}\n{tokenizers.__version__}"
-
-
-def _key(source: Source, tokenizer: str) -> str:
-    parts = (str(FORMAT), source.content_hash, tokenizer)
-    return hashlib.blake2b("\0".join(parts).encode("utf8"), digest_size=12).hexdigest()
-
-
-def _complete(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder under another name, and give it its own when it is complete."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise RaptrError(
-            f"cache folder {str(folder.parent)!r} cannot be written to ({error.strerror}); give another one."
-        ) from error
-    try:
-        write(partial)
-        partial.chmod(0o755)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.exists():  # otherwise another process was faster, with the same content
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write(folder: Path, source: Source, tokenizer: "PreTrainedTokenizerBase | int", key: str, name: str) -> None:
-    if isinstance(tokenizer, int):
-        sample = min(SAMPLE_BYTES, source.counts.bytes["train"])
-        tokenizer = train_tokenizer(source.documents("train"), tokenizer, sample_bytes=sample)
+def _write(folder: Path, source: Source, made_by: TokenizerSpec, key: str) -> None:
+    tokenizer = made_by.make()
     tokenizer.save_pretrained(folder / "tokenizer")
     size = vocabulary(tokenizer)
     dtype = _dtype(size)
@@ -182,8 +106,11 @@ def _write(folder: Path, source: Source, tokenizer: "PreTrainedTokenizerBase | i
         "duplicates": counts.duplicates,
         "empty": counts.empty,
         "undecodable": counts.undecodable,
+        "filtered": counts.omitted.filtered,
+        "skipped": dict(counts.omitted.bad),
+        "skipped_first": [message for messages in counts.omitted.first.values() for message in messages],
         "bytes_per_token": round(total / sum(tokens.values()), 4),
-        "tokenizer": name,
+        "tokenizer": made_by.name,
         "vocabulary": size,
         "separator": end,
         "key": key,

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,22 @@ if TYPE_CHECKING:
 END, PAD, MASK = SPECIALS = ("<|endoftext|>", "<|pad|>", "<|mask|>")
 SMALLEST = 256 + len(SPECIALS)
 SAMPLE_BYTES = 20_000_000
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """A tokenizer that is made when it is needed.
+
+    Args:
+        name: as it is described.
+        identity: all that decides which tokens a text becomes, as one string.
+        make: loads or trains it.
+    """
+
+    name: str
+    identity: str
+    make: "Callable[[], PreTrainedTokenizerBase]"
+
 
 _ROLES = {
     "eos_token": ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>"),

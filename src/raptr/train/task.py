@@ -9,8 +9,9 @@ from typing import Any
 from raptr.config import RunConfig
 from raptr.data import (
     Collator,
+    Corpus,
+    Mixture,
     Sequences,
-    TokenStore,
     TrainingData,
     ValidationData,
     load_tokenizer,
@@ -18,7 +19,7 @@ from raptr.data import (
     vocabulary,
 )
 from raptr.errors import RaptrError
-from raptr.model import count_flops, find_stacks, shape_of
+from raptr.model import count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, ModelShape, Plan
 from raptr.train.arguments import batch_of, build_arguments
@@ -33,9 +34,9 @@ class Task:
     """Data, model configuration and step costs of a config.
 
     Attributes:
-        store: the tokens and their tokenizer.
-        training: all training sequences.
-        validation: all validation sequences.
+        store: the tokens of every source and their tokenizer.
+        training: all training sequences, and how the sources are mixed.
+        validation: all validation sequences of each source.
         model_config: the transformers configuration of the model.
         shape: the model's shape.
         costs: FLOPs of one step of the whole batch.
@@ -45,9 +46,9 @@ class Task:
     """
 
     config: RunConfig
-    store: TokenStore
-    training: Sequences
-    validation: Sequences
+    store: Corpus
+    training: Mixture
+    validation: dict[str, Sequences]
     model_config: Any
     shape: ModelShape
     costs: LayerCosts
@@ -65,14 +66,29 @@ class Task:
         """How often ``steps`` steps see the training data."""
         return steps * self.batch / len(self.training)
 
+    def epochs_by_source(self, steps: int) -> dict[str, float]:
+        """How often ``steps`` steps see the training data of each source."""
+        return dict(zip(self.store.stores, self.training.epochs(steps * self.batch), strict=True))
+
     def training_data(self, steps: int) -> TrainingData:
         """The sequences of a run of ``steps`` steps, in the order that the config's seed gives."""
         return TrainingData(self.training, seed=self.config.seed, samples=steps * self.batch)
 
     def validation_data(self) -> dict[str, ValidationData]:
-        """The sequences of every validation, by source: the same for every run."""
-        count = min(self.config.evaluation.sequences, len(self.validation))
-        return {"validation": ValidationData(self.validation, count=count)}
+        """The sequences of every validation, by source: the same for every run.
+
+        Where the config has the short form of one source, its name is "validation".
+
+        Raises:
+            RaptrError: the validation text is too short for the part that is asked for.
+        """
+        wanted = self.config.evaluation
+        return {
+            name if self.config.data.sources else "validation": ValidationData(
+                sequences, part=wanted.part, source=source
+            ).at_most(wanted.sequences)
+            for source, (name, sequences) in enumerate(self.validation.items())
+        }
 
     def collator(self, *, validation: bool = False) -> Collator:
         """Makes the model's inputs and labels out of sequences."""
@@ -107,8 +123,8 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
     arguments = build_arguments(config, Path())
     store = prepare_data(config, cache)
     length = config.data.sequence_length
-    training = Sequences(store.train, length)
-    validation = Sequences(store.validation, length)
+    training = store.training(length)
+    validation = store.validation(length)
     special_tokens = {name: getattr(store.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     model_config = build_model_config(config, vocabulary(store.tokenizer), special_tokens)
     shape, costs, parameters, layer_parameters = measure(config, model_config)
@@ -127,21 +143,13 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
         steps=_steps(config, len(training), batch),
     )
     task.collator()
+    task.validation_data()
     return task
 
 
-def prepare_data(config: RunConfig, cache: Path) -> TokenStore:
+def prepare_data(config: RunConfig, cache: Path) -> Corpus:
     """The config's tokens: read, tokenized and stored once."""
-    data = config.data
-    return prepare(
-        source=data.source,
-        validation=data.validation,
-        text_field=data.text_field,
-        max_bytes=data.max_bytes,
-        validation_share=data.validation_share,
-        tokenizer=data.tokenizer,
-        cache=cache,
-    )
+    return prepare(config.data, cache)
 
 
 def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
@@ -167,10 +175,10 @@ def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
 def measure(config: RunConfig, model_config: Any) -> tuple[ModelShape, LayerCosts, int, int]:
     """A model's shape, FLOPs per sequence, parameters, and parameters in its layers; no memory is used."""
     model = build_model(config, model_config, device="meta")
-    stacks = find_stacks(model)
-    inside = sum(p.numel() for stack in stacks for block in stack.blocks for p in block.parameters())
+    layers = find_layers(model)
+    inside = sum(p.numel() for stack in layers.stacks for block in stack.blocks for p in block.parameters())
     costs = count_flops(model, config.data.sequence_length)
-    return shape_of(stacks), costs, model.num_parameters(), inside
+    return layers.shape, costs, model.num_parameters(), inside
 
 
 def _steps(config: RunConfig, sequences: int, batch: int) -> int:

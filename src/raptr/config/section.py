@@ -1,0 +1,11 @@
+"""What every section of a configuration has in common."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+"""Of a run, a method or a source: it is part of file names."""
+
+SECTION = ConfigDict(extra="forbid", frozen=True, strict=True)
+"""Of every section: unknown keys are errors, values are not converted, and nothing changes afterwards."""

@@ -1,0 +1,190 @@
+"""All the text of a run: the tokens of each of its sources, one tokenizer, and how they are mixed.
+
+Every source has a token store of its own, under a key of its own: other weights, or one source more, and
+the others are not tokenized again, unless the tokenizer that is trained on them changes with it.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache as once
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raptr.config import DataConfig
+from raptr.data.mixture import Mixture, mix
+from raptr.data.sequences import Sequences
+from raptr.data.sources import SPLITS, Source, open_source
+from raptr.data.store import TokenStore, store_tokens
+from raptr.data.tokenizer import SAMPLE_BYTES, TokenizerSpec, identity, load_tokenizer, train_tokenizer
+from raptr.errors import RaptrError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """The tokens of all sources.
+
+    Attributes:
+        stores: by the name of the source, in the order of the config.
+        weights: each source's share of the training sequences; None for shares by size.
+    """
+
+    stores: dict[str, TokenStore]
+    weights: dict[str, float] | None
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The one tokenizer of all sources."""
+        return next(iter(self.stores.values())).tokenizer
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What there is: of one source its store's description, of several their sums and each one's own.
+
+        ``key`` identifies the text, its tokens and how they are mixed; ``content_hash`` the text.
+        """
+        told = {name: store.description for name, store in self.stores.items()}
+        if len(told) == 1:
+            return next(iter(told.values()))
+        first = next(iter(told.values()))
+        tokens, size = (_sum(told, what) for what in ("tokens", "bytes"))
+        return {
+            "source": ", ".join(told),
+            "content_hash": _hash({name: one["content_hash"] for name, one in told.items()}),
+            "mixture": "by size" if self.weights is None else self.weights,
+            "documents": _sum(told, "documents"),
+            "bytes": size,
+            "tokens": tokens,
+            "bytes_per_token": round(sum(size.values()) / sum(tokens.values()), 4),
+            **{what: first[what] for what in ("tokenizer", "vocabulary", "separator", "format")},
+            "key": _hash([[name, one["key"]] for name, one in told.items()] + [self.weights]),
+            "sources": told,
+        }
+
+    def training(self, length: int) -> Mixture:
+        """The training sequences of this many tokens.
+
+        Raises:
+            RaptrError: a source has not enough text for one.
+        """
+        return mix(self._sequences("train", length), self.weights)
+
+    def validation(self, length: int) -> dict[str, Sequences]:
+        """The validation sequences of each source."""
+        return self._sequences("validation", length)
+
+    def facts(self, length: int) -> dict[str, Any]:
+        """The description as lines for a reader, one name and value each, with sequences of this length."""
+        training, validation = self.training(length), self.validation(length)
+        lines = dict(self.description)
+        of_sources = lines.pop("sources", {})
+        for name, one in of_sources.items():
+            used = ("source", "split", "documents", "tokens", "filtered", "skipped", "skipped_first")
+            lines |= {f"{name}: {what}": one[what] for what in used}
+            lines[f"{name}: validation sequences"] = len(validation[name])
+        lines = {
+            name: "none" if value in ({}, []) else "\n".join(value) if isinstance(value, list) else value
+            for name, value in lines.items()
+        }
+        if of_sources:
+            lines["shares of training"] = {
+                name: f"{share:.4g}" for name, share in zip(of_sources, training.shares, strict=True)
+            }
+        return {
+            **lines,
+            "sequence length": length,
+            "training sequences": len(training),
+            "validation sequences": sum(map(len, validation.values())),
+        }
+
+    def _sequences(self, split: str, length: int) -> dict[str, Sequences]:
+        found = {}
+        for name, store in self.stores.items():
+            try:
+                found[name] = Sequences(getattr(store, split), length)
+            except RaptrError as error:
+                raise RaptrError(f"{name}, {split} text: {error}") from error
+        return found
+
+
+def prepare(data: DataConfig, cache: Path) -> Corpus:
+    """Text -> tokens on disk; at once where the same tokens are there already.
+
+    Local text is read and hashed at every call: that it is the same is known, not assumed. What was
+    fetched is read from the cache folder.
+
+    Args:
+        data: the sources, their mixture, and the tokenizer: the size of the byte-level BPE that is trained on
+            a sample of the train text, each source in its share, or a tokenizer's folder, tokenizer.json, or
+            name on the Hugging Face Hub.
+        cache: the folder of all stores; made where it is missing.
+
+    Raises:
+        RaptrError: a source or the tokenizer cannot be used, or a stored folder is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = prepare(DataConfig(source="builtin:python", max_bytes=50_000, tokenizer=300), Path(folder))
+        ...     made.description["vocabulary"]
+        300
+    """
+    sources = {
+        name: open_source(source, name=name, cache=cache, strict=data.strict)
+        for name, source in data.named_sources().items()
+    }
+    weights = data.weights()
+    if isinstance(data.tokenizer, str):
+        given = load_tokenizer(data.tokenizer)
+        tokenizer = TokenizerSpec(data.tokenizer, identity(given), lambda: given)
+    else:
+        tokenizer = _trained(data.tokenizer, sources, weights)
+    return Corpus(
+        stores={name: store_tokens(source, tokenizer, cache) for name, source in sources.items()}, weights=weights
+    )
+
+
+def _trained(size: int, sources: Mapping[str, Source], weights: Mapping[str, float] | None) -> TokenizerSpec:
+    """A tokenizer that is trained on the beginning of each source, as much as its share says."""
+    import tokenizers
+
+    recipe = ["byte-level BPE", str(size), str(SAMPLE_BYTES), tokenizers.__version__]
+    there = {name: source.counts.bytes["train"] for name, source in sources.items()}
+    total = sum(there.values())
+    sample = min(SAMPLE_BYTES, total)
+    shares = {name: there[name] / total if weights is None else weights[name] for name in sources}
+    wanted = {name: round(sample * share) for name, share in shares.items()}
+    if len(sources) > 1:  # of one source, the text is in the key of its tokens
+        recipe += [f"{source.content_hash} {wanted[name]}" for name, source in sources.items()]
+
+    @once
+    def make() -> "PreTrainedTokenizerBase":
+        texts = itertools.chain.from_iterable(_beginning(sources[name], wanted[name]) for name in sources)
+        return train_tokenizer(texts, size, sample_bytes=sum(wanted.values()))
+
+    what = "this text" if len(sources) == 1 else "these texts, each in its share"
+    return TokenizerSpec(f"byte-level BPE of {size} entries, trained on {what}", "\n".join(recipe), make)
+
+
+def _beginning(source: Source, size: int) -> Iterator[str]:
+    """The first ``size`` bytes of the train text, from the start again where there are fewer."""
+    while size > 0:
+        for text in source.documents("train"):
+            content = text.encode("utf8")[:size]
+            yield content.decode("utf8", errors="ignore")
+            size -= len(content)
+            if size <= 0:
+                return
+
+
+def _sum(told: Mapping[str, Any], what: str) -> dict[str, int]:
+    return {split: sum(one[what][split] for one in told.values()) for split in SPLITS}
+
+
+def _hash(parts: Any) -> str:
+    return hashlib.blake2b(json.dumps(parts).encode("utf8"), digest_size=12).hexdigest()
