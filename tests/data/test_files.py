@@ -88,3 +88,28 @@ def test_missing_and_useless_folders_are_refused(tmp_path):
         (tmp_path / name).write_text("x")
     with pytest.raises(RaptrError, match=r"names that end in .*seen: 2 of .csv, 1 of no ending"):
         read(tmp_path)
+
+
+def test_a_pattern_meets_files_and_names_them_from_its_first_wildcard(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("a/wiki-0.txt", "a/wiki-1.txt", "a/b/wiki-2.txt", "a/books.txt", "a/wiki.csv"):
+        (tmp_path / name).write_text(name)
+    assert [name for name, _ in read(tmp_path / "a" / "wiki*")] == ["wiki-0.txt", "wiki-1.txt"]
+    assert [name for name, _ in read(tmp_path / "*" / "wiki-[01].txt")] == ["a/wiki-0.txt", "a/wiki-1.txt"]
+    assert [name for name, _ in read(tmp_path / "**" / "wiki*.txt")] == [
+        "a/b/wiki-2.txt",
+        "a/wiki-0.txt",
+        "a/wiki-1.txt",
+    ]
+    (tmp_path / "[odd].txt").write_text("a file of that very name")
+    assert read(tmp_path / "[odd].txt") == [("[odd].txt", b"a file of that very name")]
+    with pytest.raises(RaptrError, match="no file meets this pattern"):
+        read(tmp_path / "*.jsonl")
+
+
+def test_zstandard_says_the_same(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    for name in ("a.jsonl.zst", "b.txt.zst"):
+        with pyarrow.output_stream(str(tmp_path / name), compression="zstd") as file:
+            file.write(LINES)
+    assert [text for _, text in read(tmp_path)] == [b"one", "zwölf\n".encode(), LINES]

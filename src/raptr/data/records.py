@@ -80,7 +80,11 @@ class Choice:
             omitted.skip("no such column", missing(place, str(error.args[0]), record.columns))
             return None
         except TypeError as error:
-            omitted.skip("wrong type", f"{place}: {error}; compare with a value of the column's own type.")
+            omitted.skip(
+                "wrong type",
+                f"{place}: {error}; compare with a value of the column's own type "
+                "(texts that look like numbers in quotes).",
+            )
             return None
         if not isinstance(text, str | None):
             kind = type(text).__name__
