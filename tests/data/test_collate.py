@@ -67,6 +67,13 @@ def test_epochs_are_masked_anew(sequences):
     assert same <= 3  # 3 of 20 places: 1 in 1140 by chance for each of 50 sequences
 
 
+def test_sources_are_masked_differently(sequences):
+    data = TrainingData(mix({"one": sequences, "other": sequences}), seed=0, samples=100)
+    labels = {item["index"]: Collator(MASKED)([item])["labels"] for item in (data[i] for i in range(100))}
+    same = sum(torch.equal(labels[index], labels[2**40 + index]) for index in range(50))
+    assert same <= 3  # 3 of 20 places: 1 in 1140 by chance for each of 50 sequences
+
+
 def test_a_collator_can_be_pickled(sequences):
     items = [TrainingData(mix({"text": sequences}), seed=0, samples=4)[i] for i in range(4)]
     collator = Collator(MASKED)

@@ -109,11 +109,12 @@ def test_a_folder_of_files_is_a_dataset(files, tmp_path, cache):
 
 def test_one_broken_file_does_not_lose_the_others(files, cache, capsys):
     (files / "b.parquet").write_bytes(b"not a table")
+    (files / "c.parquet").symlink_to(files / "missing")
     for streaming in (False, True):
-        options = {"dataset": "parquet", "files": [str(files / "b.parquet"), str(files / "a.parquet")]}
+        options = {"dataset": "parquet", "files": [str(files / "b.parquet"), str(files / "[ac].parquet")]}
         found, opened = texts(source(**options, streaming=streaming), cache)
         assert found == few()
-        assert opened.counts.omitted.bad == {"unreadable file": 1}
+        assert opened.counts.omitted.bad == {"unreadable file": 2}
         assert "b.parquet cannot be read: " in capsys.readouterr().err.replace("\n", "")
         with pytest.raises(RaptrError, match=r"b\.parquet cannot be read"):
             texts(source(**options, streaming=streaming), cache, strict=True)

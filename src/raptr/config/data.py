@@ -189,5 +189,5 @@ class DataConfig(_Section):
             given[name] = weight
         if set(given) != set(self.sources) or not sum(given.values()):
             raise ValueError(f"mixture {self.mixture!r}: {expected} (0 to validate on it only), not all of them 0")
-        total = sum(given.values())
+        total = math.fsum(given.values())
         return {name: given[name] / total for name in self.sources}

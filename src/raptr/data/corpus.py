@@ -83,6 +83,7 @@ class Corpus:
         training, validation = self.training(length), self.validation(length)
         lines = dict(self.description)
         of_sources = lines.pop("sources", {})
+        lines.pop("mixture", None)  # said below, as shares
         for name, one in of_sources.items():
             used = ("source", "split", "documents", "tokens", "filtered", "skipped", "skipped_first")
             lines |= {f"{name}: {what}": one[what] for what in used}

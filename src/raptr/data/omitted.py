@@ -86,8 +86,9 @@ class Omitted:
             text = f"{name}: skipped {count} bad {'record' if count == 1 else 'records'} ({kind}):"
             for message in self.first[kind]:
                 text += f"\n  {message}"
-            more = count - len(self.first[kind])
-            console.print(text + (f"\n  and {more} more" if more > 0 else ""), style="yellow", markup=False)
+            if count > len(self.first[kind]):
+                text += f"\n  and {count - len(self.first[kind])} more"
+            console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def _said(self) -> str:
         return "".join(

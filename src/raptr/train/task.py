@@ -83,12 +83,15 @@ class Task:
             RaptrError: the validation text is too short for the part that is asked for.
         """
         wanted = self.config.evaluation
-        return {
-            name if self.config.data.sources else "validation": ValidationData(
-                sequences, part=wanted.part, source=source
-            ).at_most(wanted.sequences)
-            for source, (name, sequences) in enumerate(self.validation.items())
-        }
+        found = {}
+        for source, (name, sequences) in enumerate(self.validation.items()):
+            label = name if self.config.data.sources else "validation"
+            try:
+                data = ValidationData(sequences, part=wanted.part, source=source)
+            except RaptrError as error:
+                raise RaptrError(f"validation of {name}: {error}") from error
+            found[label] = data.at_most(wanted.sequences)
+        return found
 
     def collator(self, *, validation: bool = False) -> Collator:
         """Makes the model's inputs and labels out of sequences."""
