@@ -14,32 +14,30 @@ import torch
 from torch import nn
 
 import raptr
-from reference.families import ALL, BERT, GPT2, HUGGING_FACE, LLAMA, MLP, Family
-from reference.script import Script
+from reference.families import BERT, GPT2, LLAMA, MLP, Family, every_family, hugging_face
+from reference.script import on
 from reference.snapshot import Snapshot
 
-PATH = Script([raptr.Subnetwork.of((0, 2, 5))])
 
-
-def on_a_path(family: Family) -> tuple[nn.Module, Any]:
-    """An attached model in training, on a path."""
-    model = family.build()
-    net = raptr.attach(model, blocks=family.blocks(model))
-    net.activate(PATH, 0)
+@pytest.fixture
+def on_a_path(family: Family, attached: tuple[nn.Module, Any]) -> nn.Module:
+    """The family's attached model in training, on a path, after a step of it."""
+    model, net = attached
+    net.activate(on(*family.path), 0)
     family.loss(model).backward()
     model.zero_grad()
-    return model, net
+    return model
 
 
 def assert_full_and_unattached(family: Family, twin: nn.Module) -> None:
     """A copy runs every layer in training, has the original classes and trains every layer."""
     plain = family.build()
+    assert twin.training
+    losses = family.loss(twin), family.loss(plain)  # before the look at both: transformers adds hooks at a first run
+    assert torch.equal(*losses)
     found, expected = Snapshot.of(twin), Snapshot.of(plain)
     assert found.classes == expected.classes
     assert {n: set(e) for n, e in found.entries.items()} == {n: set(e) for n, e in expected.entries.items()}
-    assert twin.training
-    losses = family.loss(twin), family.loss(plain)
-    assert torch.equal(*losses)
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.1)
     losses[0].backward()
     optimizer.step()
@@ -51,21 +49,25 @@ def assert_full_and_unattached(family: Family, twin: nn.Module) -> None:
             assert not torch.equal(parameter, before[name]), name
 
 
-@pytest.mark.parametrize("family", ALL, ids=lambda f: f.name)
-def test_a_deepcopy_is_full_and_the_original_stays_on_its_path(family: Family) -> None:
-    model, net = on_a_path(family)
-    small = family.shallow(family.build(), (0, 2, 5))
-    twin = copy.deepcopy(model)
-    assert_full_and_unattached(family, twin)
-    assert torch.equal(family.loss(model), family.loss(small))
-    again = raptr.attach(twin, blocks=family.blocks(twin))  # a copy can be attached, by itself
-    again.activate(Script([raptr.Subnetwork.of((1,))]), 0)
-    assert torch.equal(family.loss(model), family.loss(small))
-    net.detach()
+@every_family
+def test_a_deepcopy_is_full_and_the_original_stays_on_its_path(family: Family, on_a_path: nn.Module) -> None:
+    expected = family.loss(family.shallow(family.build(), *family.path))
+    assert_full_and_unattached(family, copy.deepcopy(on_a_path))
+    assert torch.equal(family.loss(on_a_path), expected)
+    assert not torch.allclose(family.loss(family.build()), expected)  # control: it is not the full model's
+
+
+@pytest.mark.parametrize("family", [LLAMA, MLP], ids=lambda family: family.name)
+def test_a_copy_can_be_attached_by_itself(family: Family, on_a_path: nn.Module) -> None:
+    on_path, twin = family.loss(on_a_path), copy.deepcopy(on_a_path)
+    raptr.attach(twin, **family.arguments(twin)).activate(on((1,)), 0)
+    assert torch.equal(family.loss(twin), family.loss(family.shallow(family.build(), (1,))))
+    assert torch.equal(family.loss(on_a_path), on_path)
 
 
 def test_a_deepcopy_of_one_layer_is_unattached() -> None:
-    model, _ = on_a_path(MLP)
+    model = MLP.build()
+    raptr.attach(model, blocks=model.layers).activate(on((0, 2)), 0)
     twin = copy.deepcopy(model.layers[1])
     assert type(twin) is type(MLP.build().layers[1])
     x = torch.randn(2, 3, 16, dtype=torch.float64)
@@ -82,36 +84,40 @@ def test_a_deepcopy_inside_using_is_full() -> None:
         assert not torch.equal(MLP.logits(model), full)
 
 
-@pytest.mark.parametrize("family", ALL, ids=lambda f: f.name)
-def test_an_averaged_model_is_full(family: Family) -> None:
-    model, _ = on_a_path(family)
-    average = torch.optim.swa_utils.AveragedModel(model)
+@every_family
+def test_an_averaged_model_is_full(family: Family, on_a_path: nn.Module) -> None:
+    average = torch.optim.swa_utils.AveragedModel(on_a_path)
     assert torch.equal(family.loss(average.module), family.loss(family.build()))
 
 
-@pytest.mark.parametrize("family", ALL, ids=lambda f: f.name)
-def test_torch_save_of_the_whole_model(family: Family) -> None:
-    model, _ = on_a_path(family)
+@every_family
+def test_torch_save_of_the_whole_model(family: Family, on_a_path: nn.Module) -> None:
+    plain = family.build()
+    family.loss(plain)
+    try:
+        pickle.dumps(plain)
+    except AttributeError as error:
+        pytest.skip(f"transformers: a {family.model} that has run cannot be pickled ({error})")
     buffer = io.BytesIO()
-    torch.save(model, buffer)
+    torch.save(on_a_path, buffer)
     assert b"raptr" not in buffer.getvalue()  # it loads where raptr is not installed
     buffer.seek(0)
     assert_full_and_unattached(family, torch.load(buffer, weights_only=False))
-    assert type(family.layers(model)[0]) is not type(family.layers(family.build())[0])  # still attached
+    assert type(family.layers(on_a_path)[0]) is not type(family.layers(family.build())[0])  # still attached
 
 
 @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
-@pytest.mark.parametrize("family", ALL, ids=lambda f: f.name)
-def test_pickle(family: Family, protocol: int) -> None:
-    model, _ = on_a_path(family)
-    data = pickle.dumps(model, protocol=protocol)
+@pytest.mark.parametrize("family", [LLAMA, MLP], ids=lambda family: family.name)
+def test_pickle(family: Family, protocol: int, on_a_path: nn.Module) -> None:
+    data = pickle.dumps(on_a_path, protocol=protocol)
     assert b"raptr" not in data
     assert_full_and_unattached(family, pickle.loads(data))
 
 
-@pytest.mark.parametrize("family", HUGGING_FACE, ids=lambda f: f.name)
-def test_save_pretrained_writes_an_ordinary_checkpoint(family: Family, tmp_path: Path) -> None:
-    model, plain = on_a_path(family)[0], family.build()
+@hugging_face
+def test_save_pretrained_writes_an_ordinary_checkpoint(family: Family, on_a_path: nn.Module, tmp_path: Path) -> None:
+    model, plain = on_a_path, family.build()
+    family.loss(plain)  # a first run can add to the configuration (ViT's problem_type)
     model.save_pretrained(tmp_path / "attached")
     plain.save_pretrained(tmp_path / "plain")
     names = {path.name for path in (tmp_path / "plain").iterdir()}
@@ -119,31 +125,46 @@ def test_save_pretrained_writes_an_ordinary_checkpoint(family: Family, tmp_path:
     for name in names:
         assert (tmp_path / "attached" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes(), name
     config = json.loads((tmp_path / "attached" / "config.json").read_text())
-    assert config["architectures"] == [type(plain).__name__]
+    assert config["architectures"] == [family.model]
 
-    loaded = type(plain).from_pretrained(tmp_path / "attached", dtype=torch.float64)
+    kernels = {"experts_implementation": "eager"} if "num_experts_per_tok" in config else {}
+    loaded = type(plain).from_pretrained(tmp_path / "attached", dtype=torch.float64, **kernels)
     assert Snapshot.of(loaded).classes == Snapshot.of(plain).classes
-    assert torch.equal(family.logits(loaded.eval()), family.logits(plain.eval()))
-    assert torch.equal(family.logits(loaded), family.logits(model.eval()))
-    assert not torch.equal(family.logits(loaded), family.logits(model.train()))  # control
+    assert all(tensor.equal(loaded.state_dict()[name]) for name, tensor in plain.state_dict().items())
+    # Not bit for bit: loaded tensors lie elsewhere in memory, where products may be summed in another order.
+    logits = family.logits(loaded.eval())
+    torch.testing.assert_close(logits, family.logits(plain.eval()), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(logits, family.logits(model.eval()), rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(logits, family.logits(model.train()))  # control
 
 
-@pytest.mark.parametrize("family", HUGGING_FACE, ids=lambda f: f.name)
-def test_a_state_dict_can_be_loaded_into_and_from_an_attached_model(family: Family) -> None:
-    model, _ = on_a_path(family)
-    other = family.build(seed=9)
+@every_family
+def test_a_saved_state_dict_is_the_plain_models(family: Family, on_a_path: nn.Module, tmp_path: Path) -> None:
+    torch.save(on_a_path.state_dict(), tmp_path / "weights.pt")
+    saved = torch.load(tmp_path / "weights.pt", weights_only=True)
+    fresh, plain = family.build(seed=4), family.build()
+    assert not torch.allclose(family.loss(fresh), family.loss(plain))  # control
+    assert list(saved) == list(plain.state_dict())
+    fresh.load_state_dict(saved)
+    assert torch.equal(family.loss(fresh), family.loss(plain))
+
+
+@pytest.mark.parametrize("family", [LLAMA, BERT, MLP], ids=lambda family: family.name)
+def test_a_state_dict_can_be_loaded_into_an_attached_model(family: Family) -> None:
+    model, other = family.build(), family.build(seed=9)
+    net = raptr.attach(model, **family.arguments(model))
+    net.activate(on(*family.path), 0)
     assert model.load_state_dict(other.state_dict()).missing_keys == []
+    assert torch.equal(family.loss(model), family.loss(family.shallow(other, *family.path)))
     assert torch.equal(family.logits(model.eval()), family.logits(other.eval()))
-    fresh = family.build(seed=4)
-    fresh.load_state_dict(model.state_dict())
-    assert torch.equal(family.logits(fresh.eval()), family.logits(other))
 
 
 @pytest.mark.parametrize(
     ("family", "tied"), [(GPT2, True), (BERT, True), (LLAMA, False)], ids=["gpt2", "bert", "llama"]
 )
 def test_tied_weights_stay_tied(family: Family, tied: bool, tmp_path: Path) -> None:
-    model, net = on_a_path(family)
+    model = family.build()
+    net = raptr.attach(model)
 
     def is_tied(each: nn.Module) -> bool:
         return each.get_input_embeddings().weight is each.get_output_embeddings().weight
@@ -152,7 +173,7 @@ def test_tied_weights_stay_tied(family: Family, tied: bool, tmp_path: Path) -> N
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     net.prepare(optimizer, inactive="freeze")
     for step in range(2):
-        net.activate(PATH, step)
+        net.activate(on(*family.path), step)
         family.loss(model).backward()
         optimizer.step()
         optimizer.zero_grad()

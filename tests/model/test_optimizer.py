@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import raptr
-from reference.families import ATTENTION, BERT, GPT2, HUGGING_FACE, LLAMA, MLP, Family
+from reference.families import ATTENTION, BERT, GPT2, LLAMA, MLP, Family, some_families
 from reference.script import Script
 from reference.shallow import expected_gradients
 from reference.snapshot import Snapshot, untouched
@@ -123,7 +123,7 @@ def test_the_policy_is_what_it_says(inactive: str, optimizer_name: str) -> None:
     assert_same_run((model, optimizer), train_by_hand(ATTENTION, make, PATHS, inactive))
 
 
-@pytest.mark.parametrize("family", HUGGING_FACE, ids=lambda f: f.name)
+@some_families
 @pytest.mark.parametrize("inactive", ["freeze", "zero"])
 @pytest.mark.parametrize("optimizer_name", MAIN)
 def test_the_policy_for_transformers(family: Family, inactive: str, optimizer_name: str) -> None:
@@ -254,7 +254,7 @@ def test_prepared_state_is_bit_identical_to_lazy_state(family: Family, optimizer
     make = OPTIMIZERS[optimizer_name]
     model, plain = family.build(), family.build()
     optimizer, lazy = make(model.parameters()), make(plain.parameters())
-    net = raptr.attach(model, blocks=family.blocks(model))
+    net = raptr.attach(model, **family.arguments(model))
     net.prepare(optimizer)
     train(family, net, model, optimizer, FULL, 3)
     for step in range(3):
@@ -290,7 +290,7 @@ def test_any_other_optimizer_is_right_or_refused(optimizer_name: str) -> None:
 def test_every_parameter_has_state_right_after_prepare(family: Family, optimizer_name: str) -> None:
     model, plain = family.build(), family.build()
     optimizer, lazy = (OPTIMIZERS[optimizer_name](m.parameters()) for m in (model, plain))
-    net = raptr.attach(model, blocks=family.blocks(model))
+    net = raptr.attach(model, **family.arguments(model))
     net.prepare(optimizer)
     family.loss(plain).backward()
     lazy.step()

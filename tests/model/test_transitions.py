@@ -34,7 +34,7 @@ def trained(
     """An attached model after some steps of a plan, so that moments differ by layer."""
     model = family.build()
     optimizer = OPTIMIZERS[optimizer_name](model.parameters())
-    net = raptr.attach(model, blocks=family.blocks(model))
+    net = raptr.attach(model, **family.arguments(model))
     net.prepare(optimizer)
     for step in range(steps):
         net.activate(plan, step)

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 
-import pytest
 import torch
 from torch import nn
 
 import raptr
-from raptr import RaptrError
 from reference.handwritten import Net, loss_of, some_tokens
 from reference.script import Script
 
@@ -71,14 +69,3 @@ def test_step_that_a_scaler_left_out_does_not_count_for_the_next() -> None:
     before = [p.clone() for p in model.layers[1].parameters()]
     optimizer.step()
     assert all(torch.equal(p, old) for p, old in zip(model.layers[1].parameters(), before, strict=True))
-
-
-def test_handle_from_before_a_new_attach_is_refused() -> None:
-    model = Net(4, "attention")
-    old = raptr.attach(model, blocks=model.layers)
-    old.detach()
-    new = raptr.attach(model, blocks=model.layers)
-    with pytest.raises(RaptrError, match="newest attach"):
-        old.activate(Script([PATH]), 0)
-    new.activate(Script([PATH]), 0)
-    assert new.subnetwork == PATH

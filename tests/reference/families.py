@@ -1,147 +1,357 @@
-"""The models that the model room is tested with: tiny, float64, no dropout unless asked for."""
+"""The rows of the matrix: every family that the model room is tested with, tiny and in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import pytest
+from torch import nn
 
-from reference.handwritten import Net, loss_of, some_tokens
-from reference.shallow import shallow
+from reference import batches
+from reference.batches import VOCABULARY
+from reference.family import Family as Family
+from reference.handwritten import BLOCKS, Net, TwoStacks
+from reference.shallow import depth_entry
 
-VOCABULARY = 61
 LAYERS = 6
+TOKENS: dict[str, Any] = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SIZES: dict[str, Any] = {
+    **TOKENS,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}
+GROUPED: dict[str, Any] = {**SIZES, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}
+HIDDEN_DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+MIXED = ["sliding_attention", "sliding_attention", "full_attention"] * 2
+T5 = {"vocab_size": VOCABULARY, "d_model": 16, "d_ff": 24, "d_kv": 8, "num_heads": 2, "decoder_start_token_id": 0}
+BART = {
+    **TOKENS,
+    "d_model": 16,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "max_position_embeddings": 64,
+    "decoder_start_token_id": 2,
+}
 
 
-def llama(layers: int = LAYERS, **options: Any) -> nn.Module:
-    """A Llama with grouped key-value heads and an untied head."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def family(
+    name: str,
+    model: str,
+    config: str,
+    stacks: Mapping[str, int],
+    batch: Callable[..., dict[str, Any]],
+    sizes: Mapping[str, Any],
+    *,
+    dropout: tuple[str, ...] = (),
+    required: Mapping[str, tuple[int, ...]] | None = None,
+    **entries: Any,
+) -> Family:
+    """A family of transformers, by the names of its classes."""
 
-    defaults: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 64,
-        "attention_dropout": 0.0,
-    }
-    return LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, **(defaults | options)))
+    def construct(layers: int | None = None, **options: Any) -> nn.Module:
+        import transformers
 
+        made = getattr(transformers, config)
+        depth = {depth_entry(made(), stack): layers or count for stack, count in stacks.items()}
+        return getattr(transformers, model)(made(**{**sizes, **entries, **depth, **options}))
 
-def gpt2(layers: int = LAYERS, dropout: float = 0.0, **options: Any) -> nn.Module:
-    """A GPT-2 with a tied head."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    defaults: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "n_embd": 16,
-        "n_head": 2,
-        "n_positions": 64,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-    }
-    drops = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
-    return GPT2LMHeadModel(GPT2Config(n_layer=layers, **(defaults | drops | options)))
-
-
-def bert(layers: int = LAYERS, dropout: float = 0.0, **options: Any) -> nn.Module:
-    """A BERT with a masked-language-model head, tied."""
-    from transformers import BertConfig, BertForMaskedLM
-
-    defaults: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 64,
-        "hidden_dropout_prob": dropout,
-        "attention_probs_dropout_prob": dropout,
-    }
-    return BertForMaskedLM(BertConfig(num_hidden_layers=layers, **(defaults | options)))
+    return Family(
+        name=name,
+        model=model,
+        construct=construct,
+        stacks=stacks,
+        batch=batch,
+        required=required or {},
+        dropout=dropout,
+    )
 
 
-def handwritten(block: str) -> Callable[..., nn.Module]:
-    """A builder of the hand-written network with this kind of block."""
-    return lambda layers=LAYERS, **options: Net(layers, block, **options)
-
-
-def causal_batch(seed: int = 5) -> dict[str, Any]:
-    """Tokens that predict their successors; caching off, as training must be."""
-    tokens = some_tokens(VOCABULARY, seed)
-    return {"input_ids": tokens, "labels": tokens, "use_cache": False}
-
-
-def masked_batch(seed: int = 5) -> dict[str, Any]:
-    """Some positions are asked for, and the last sequence is padded."""
-    tokens = some_tokens(VOCABULARY, seed)
-    asked = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(seed)) < 0.4
-    asked[:, 0] = True
-    mask = torch.ones_like(tokens)
-    mask[-1, 7:] = 0
-    labels = tokens.masked_fill(~asked | (mask == 0), -100)
-    return {"input_ids": tokens.masked_fill(asked, 3), "attention_mask": mask, "labels": labels}
-
-
-def handwritten_batch(seed: int = 5) -> dict[str, Any]:
-    """Tokens for the hand-written networks."""
-    return {"tokens": some_tokens(VOCABULARY, seed)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """How one kind of model is built, fed and compared."""
-
-    name: str
-    make: Callable[..., nn.Module]
-    stack: str
-    batch: Callable[..., dict[str, Any]]
-    by_hand: bool = False
-
-    def build(self, layers: int = LAYERS, seed: int = 0, dtype: torch.dtype = torch.float64, **options: Any):
-        """A model in training mode whose weights depend on the seed only; every tensor is random."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = self.make(layers, **options).to(dtype).train()
-            with torch.no_grad():  # biases and norms too, or a mix-up of layers could go unseen
-                for parameter in model.parameters():
-                    parameter.add_(0.1 * torch.randn_like(parameter))
-        return model
-
-    def blocks(self, model: nn.Module) -> nn.ModuleList | None:
-        """What to pass as ``blocks=``: nothing where raptr must find the layers by itself."""
-        return model.get_submodule(self.stack) if self.by_hand else None
-
-    def layers(self, model: nn.Module) -> nn.ModuleList:
-        """The model's layers."""
-        return model.get_submodule(self.stack)
-
-    def loss(self, model: nn.Module, seed: int = 5) -> Tensor:
-        """The loss of the batch of this seed."""
-        batch = self.batch(seed)
-        return loss_of(model, **batch) if self.by_hand else model(**batch).loss
-
-    def logits(self, model: nn.Module, seed: int = 5) -> Tensor:
-        """The model's output for the batch of this seed, without a graph."""
-        batch = self.batch(seed)
-        with torch.no_grad():
-            return model(**batch) if self.by_hand else model(**batch).logits
-
-    def shallow(self, model: nn.Module, kept: Sequence[int]) -> nn.Module:
-        """The reference made of the kept layers."""
-        return shallow(model, {self.stack: kept})
-
-
-LLAMA = Family(name="llama", make=llama, stack="model.layers", batch=causal_batch)
-GPT2 = Family(name="gpt2", make=gpt2, stack="transformer.h", batch=causal_batch)
-BERT = Family(name="bert", make=bert, stack="bert.encoder.layer", batch=masked_batch)
-HUGGING_FACE = (LLAMA, GPT2, BERT)
-BY_HAND = tuple(
-    Family(name=block, make=handwritten(block), stack="layers", batch=handwritten_batch, by_hand=True)
-    for block in ("mlp", "attention", "tuple", "pair", "keyword")
+BERT = family(
+    "bert", "BertForMaskedLM", "BertConfig", {"bert.encoder.layer": 6}, batches.masked, SIZES, dropout=HIDDEN_DROPOUT
 )
-MLP, ATTENTION, TUPLE, PAIR, KEYWORD = BY_HAND
+GPT2 = family(
+    "gpt2",
+    "GPT2LMHeadModel",
+    "GPT2Config",
+    {"transformer.h": 6},
+    batches.causal,
+    {"vocab_size": VOCABULARY, "n_embd": 16, "n_head": 2, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0},
+    dropout=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+)
+LLAMA = family(
+    "llama",
+    "LlamaForCausalLM",
+    "LlamaConfig",
+    {"model.layers": 6},
+    batches.causal,
+    GROUPED,
+    dropout=("attention_dropout",),
+)
+ENCODERS = (
+    BERT,
+    family(
+        "roberta",
+        "RobertaForMaskedLM",
+        "RobertaConfig",
+        {"roberta.encoder.layer": 6},
+        batches.masked,
+        SIZES,
+        dropout=HIDDEN_DROPOUT,
+    ),
+    family(
+        "roberta-prelayernorm",
+        "RobertaPreLayerNormForMaskedLM",
+        "RobertaPreLayerNormConfig",
+        {"roberta_prelayernorm.encoder.layer": 6},
+        batches.masked,
+        SIZES,
+        dropout=HIDDEN_DROPOUT,
+    ),
+    family(
+        "modernbert",
+        "ModernBertForMaskedLM",
+        "ModernBertConfig",
+        {"model.layers": 6},
+        batches.masked,
+        SIZES,
+        dropout=("embedding_dropout", "mlp_dropout", "attention_dropout"),
+        local_attention=8,
+        layer_types=["full_attention", "sliding_attention", "sliding_attention"] * 2,
+    ),
+    family(
+        "deberta-v2",
+        "DebertaV2ForMaskedLM",
+        "DebertaV2Config",
+        {"deberta.encoder.layer": 6},
+        batches.masked,
+        SIZES,
+        dropout=HIDDEN_DROPOUT,
+        relative_attention=True,
+        pos_att_type=["c2p", "p2c"],
+        position_buckets=8,
+    ),
+    family(
+        "electra-discriminator",
+        "ElectraForPreTraining",
+        "ElectraConfig",
+        {"electra.encoder.layer": 6},
+        batches.replaced,
+        SIZES,
+        dropout=HIDDEN_DROPOUT,
+        embedding_size=8,
+    ),
+    family(
+        "electra-generator",
+        "ElectraForMaskedLM",
+        "ElectraConfig",
+        {"electra.encoder.layer": 6},
+        batches.masked,
+        SIZES,
+        dropout=HIDDEN_DROPOUT,
+        embedding_size=8,
+    ),
+    family(
+        "distilbert",
+        "DistilBertForMaskedLM",
+        "DistilBertConfig",
+        {"distilbert.transformer.layer": 6},
+        batches.masked,
+        {"vocab_size": VOCABULARY, "dim": 16, "hidden_dim": 24, "n_heads": 2, "max_position_embeddings": 64},
+        dropout=("dropout", "attention_dropout"),
+    ),
+    family(
+        "vit",
+        "ViTForImageClassification",
+        "ViTConfig",
+        {"vit.layers": 6},
+        batches.pictures,
+        {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "image_size": 16, "patch_size": 4},
+        dropout=HIDDEN_DROPOUT,
+        num_labels=4,
+    ),
+)
+FALCON_7B = {"multi_query": True, "parallel_attn": True, "alibi": False, "new_decoder_architecture": False}
+FALCON_40B = {"new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False}
+FALCON_RW = {"multi_query": False, "parallel_attn": False, "alibi": True, "new_decoder_architecture": False}
+FALCONS = tuple(
+    family(
+        name,
+        "FalconForCausalLM",
+        "FalconConfig",
+        {"transformer.h": 6},
+        batches.causal,
+        {**SIZES, "num_attention_heads": 4, "ffn_hidden_size": 24},
+        dropout=("hidden_dropout", "attention_dropout"),
+        **entries,
+    )
+    for name, entries in (("falcon-7b", FALCON_7B), ("falcon-40b", FALCON_40B), ("falcon-rw", FALCON_RW))
+)
+# Run one by one: grouped matrix products have no float64.
+EXPERTS = {"num_experts_per_tok": 2, "router_aux_loss_coef": 0.1, "experts_implementation": "eager"}
+DECODERS = (
+    GPT2,
+    family(
+        "gpt-neox",
+        "GPTNeoXForCausalLM",
+        "GPTNeoXConfig",
+        {"gpt_neox.layers": 6},
+        batches.causal,
+        SIZES,
+        dropout=("hidden_dropout", "attention_dropout"),
+    ),
+    family(
+        "opt",
+        "OPTForCausalLM",
+        "OPTConfig",
+        {"model.decoder.layers": 6},
+        batches.causal,
+        SIZES,
+        dropout=("dropout", "attention_dropout"),
+        ffn_dim=24,
+        word_embed_proj_dim=8,
+    ),
+    family(
+        "bloom",
+        "BloomForCausalLM",
+        "BloomConfig",
+        {"transformer.h": 6},
+        batches.causal,
+        {**TOKENS, "hidden_size": 16, "n_head": 2},
+        dropout=("hidden_dropout", "attention_dropout"),
+    ),
+    *FALCONS,
+    LLAMA,
+    family(
+        "qwen3",
+        "Qwen3ForCausalLM",
+        "Qwen3Config",
+        {"model.layers": 6},
+        batches.causal,
+        {**GROUPED, "head_dim": 8},
+        dropout=("attention_dropout",),
+    ),
+    family(
+        "gemma3",
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        {"model.layers": 6},
+        batches.causal,
+        GROUPED,
+        dropout=("attention_dropout",),
+        sliding_window=4,
+        layer_types=MIXED,
+    ),
+    family(
+        "mixtral",
+        "MixtralForCausalLM",
+        "MixtralConfig",
+        {"model.layers": 6},
+        batches.routed,
+        GROUPED,
+        dropout=("attention_dropout",),
+        num_local_experts=4,
+        **EXPERTS,
+    ),
+    family(
+        "qwen3-moe",
+        "Qwen3MoeForCausalLM",
+        "Qwen3MoeConfig",
+        {"model.layers": 6},
+        batches.routed,
+        GROUPED,
+        dropout=("attention_dropout",),
+        num_experts=4,
+        moe_intermediate_size=8,
+        mlp_only_layers=[2],
+        **EXPERTS,
+    ),
+)
+FIRST = {"encoder.block": (0,), "decoder.block": (0,)}
+TWO_STACKS = (
+    family(
+        "t5",
+        "T5ForConditionalGeneration",
+        "T5Config",
+        {"encoder.block": 3, "decoder.block": 4},
+        batches.translated,
+        T5,
+        dropout=("dropout_rate",),
+        required=FIRST,
+    ),
+    family(
+        "t5-gated",
+        "T5ForConditionalGeneration",
+        "T5Config",
+        {"encoder.block": 3, "decoder.block": 4},
+        batches.translated,
+        T5,
+        dropout=("dropout_rate",),
+        required=FIRST,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+    ),
+    family(
+        "bart",
+        "BartForConditionalGeneration",
+        "BartConfig",
+        {"model.encoder.layers": 3, "model.decoder.layers": 4},
+        batches.translated,
+        BART,
+        dropout=("dropout", "attention_dropout", "activation_dropout"),
+    ),
+)
+T5_ENCODER = family(
+    "t5-encoder",
+    "T5EncoderModel",
+    "T5Config",
+    {"encoder.block": 6},
+    batches.encoded,
+    T5,
+    dropout=("dropout_rate",),
+    required={"encoder.block": (0,)},
+)
+HUGGING_FACE = (*ENCODERS, *DECODERS, T5_ENCODER, *TWO_STACKS)
+
+
+def by_hand(block: str, *, with_inputs: bool) -> Family:
+    """A hand-written network with this kind of block."""
+    return Family(
+        name=f"{block}-recorded" if with_inputs else block,
+        model="Net",
+        construct=lambda layers=LAYERS, **options: Net(layers, block, **options),
+        stacks={"layers": LAYERS},
+        batch=batches.plain,
+        required={"layers": (0,)} if block == "making" else {},
+        by_hand=True,
+        with_inputs=with_inputs,
+    )
+
+
+# Without inputs blocks are taken on trust: that the first block makes something can then not be known.
+TRUSTED = tuple(by_hand(block, with_inputs=False) for block in BLOCKS if block != "making")
+MLP, ATTENTION = TRUSTED[:2]
+RECORDED = tuple(by_hand(block, with_inputs=True) for block in BLOCKS)
+BY_HAND = (
+    *TRUSTED,
+    *RECORDED,
+    Family(
+        name="two-stacks",
+        model="TwoStacks",
+        construct=TwoStacks,
+        stacks={"lower": 3, "upper": 4},
+        batch=batches.plain,
+        by_hand=True,
+    ),
+)
 ALL = (*HUGGING_FACE, *BY_HAND)
+SOME = (LLAMA, GPT2, BERT)
+"""Three different families, for what no family can change."""
+
+every_family = pytest.mark.parametrize("family", ALL, ids=lambda family: family.name)
+hugging_face = pytest.mark.parametrize("family", HUGGING_FACE, ids=lambda family: family.name)
+some_families = pytest.mark.parametrize("family", SOME, ids=lambda family: family.name)

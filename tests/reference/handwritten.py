@@ -5,13 +5,15 @@ Shapes: B sequences, T tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from reference.batches import some_tokens as some_tokens
 
 
 class MLPBlock(nn.Module):
@@ -64,12 +66,37 @@ class KeywordBlock(MLPBlock):
         return hidden_states + strength * (super().forward(hidden_states) - hidden_states)
 
 
+class LaterBlock(MLPBlock):
+    """Takes something else first, and the hidden states by keyword."""
+
+    def forward(self, bias: Tensor, hidden_states: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(hidden_states + bias)
+
+
+class PassingBlock(MLPBlock):
+    """Takes a bias and passes it on beside the hidden states: the next block gets it from this one."""
+
+    def forward(self, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(x + bias), bias
+
+
+class MakingBlock(MLPBlock):
+    """Makes the bias where there is none yet, as T5's first layer does: the others need that layer."""
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        bias = self.norm(x).mean(-1, keepdim=True) if bias is None else bias
+        return super().forward(x + bias), bias
+
+
 BLOCKS: dict[str, type[MLPBlock]] = {
     "mlp": MLPBlock,
     "attention": AttentionBlock,
     "tuple": TupleBlock,
     "pair": PairBlock,
     "keyword": KeywordBlock,
+    "later": LaterBlock,
+    "passing": PassingBlock,
+    "making": MakingBlock,
 }
 
 
@@ -103,6 +130,11 @@ class Net(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
+        return self.head(self.norm(self.through(x)))
+
+    def through(self, x: Tensor) -> Tensor:
+        """The layers, one after another, each called as its kind is."""
+        bias = None if self.block == "making" else x.mean(-1, keepdim=True)
         for layer in self.layers:
             call = (lambda x, layer=layer: checkpoint(layer, x, use_reentrant=False)) if self.checkpointed else layer
             if self.block == "tuple":
@@ -112,9 +144,13 @@ class Net(nn.Module):
                 assert nothing is None
             elif self.block == "keyword":
                 x = call(hidden_states=x, strength=0.5)
+            elif self.block == "later":
+                x = call(bias, hidden_states=x)
+            elif self.block in ("passing", "making"):
+                x, bias = call(x, bias)
             else:
                 x = call(x)
-        return self.head(self.norm(x))
+        return x
 
 
 class TwoStacks(nn.Module):
@@ -127,6 +163,10 @@ class TwoStacks(nn.Module):
         self.upper = nn.ModuleList(AttentionBlock(width, 24) for _ in range(second))
         self.head = nn.Linear(width, vocabulary)
 
+    def smaller(self, lower: Sequence[int], upper: Sequence[int]) -> TwoStacks:
+        """A new network with fewer layers in each stack."""
+        return TwoStacks(len(lower), len(upper))
+
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens)
         for layer in [*self.lower, *self.upper]:
@@ -134,12 +174,68 @@ class TwoStacks(nn.Module):
         return self.head(x)
 
 
+class Unusual(Net):
+    """A network that runs its layers in a way in which none can be left out: ``how`` says which."""
+
+    def __init__(self, how: str, layers: int = 4) -> None:
+        super().__init__(layers, "mlp")
+        self.how = how
+
+    def through(self, x: Tensor) -> Tensor:
+        return UNUSUAL[self.how](self.layers, x)
+
+
+def _u_net(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    """The outputs of the first half are added to the inputs of the second, the last one first."""
+    kept: list[Tensor] = []
+    for i, layer in enumerate(layers):
+        x = layer(x if i < len(layers) // 2 else x + kept.pop())
+        kept.append(x)
+        kept = kept if i < len(layers) // 2 else kept[:-1]
+    return x
+
+
+def _twice(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    for layer in [*layers, *layers]:
+        x = layer(x)
+    return x
+
+
+def _backwards(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    for layer in reversed(layers):
+        x = layer(x)
+    return x
+
+
+def _one_is_left_out(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    for layer in layers[:-1]:
+        x = layer(x)
+    return x
+
+
+def _between(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    """Something is done to what a layer returns before the next one takes it."""
+    for layer in layers:
+        x = 0.5 * layer(x)
+    return x
+
+
+def _side_by_side(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    """Every layer takes the same input; their outputs are summed."""
+    return torch.stack([layer(x) for layer in layers]).sum(0)
+
+
+UNUSUAL: dict[str, Callable[[nn.ModuleList, Tensor], Tensor]] = {
+    "u-net": _u_net,
+    "twice": _twice,
+    "backwards": _backwards,
+    "one-left-out": _one_is_left_out,
+    "between": _between,
+    "side-by-side": _side_by_side,
+}
+
+
 def loss_of(model: nn.Module, tokens: Tensor) -> Tensor:
     """Next-token cross-entropy of a network that returns logits (B, T, V)."""
     logits = model(tokens)
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
-
-
-def some_tokens(vocabulary: int = 61, seed: int = 5) -> Tensor:
-    """(3, 10) token ids that depend on the seed only."""
-    return torch.randint(vocabulary, (3, 10), generator=torch.Generator().manual_seed(seed))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import raptr
+
 
 class Script:
     """``paths[step]`` is the subnetwork of a step (the last one holds on); ``copies[step]`` its copies."""
@@ -20,3 +22,8 @@ class Script:
     def transition(self, step: int) -> tuple[Any, ...]:
         """What is copied before this step."""
         return self.copies.get(step, ())
+
+
+def on(*path: tuple[int, ...]) -> Script:
+    """A plan that always trains these layers, one tuple per stack."""
+    return Script([raptr.Subnetwork.of(*path)])

@@ -39,7 +39,8 @@ def attach(
         compile: compile each block by itself, so that every path uses one graph. Compiling the
             whole model instead recompiles for every path.
         inputs: what to make the recorded run with (keyword arguments as a dict, or positional ones
-            as a tuple), for a module of one's own or one whose inputs cannot be made up.
+            as a tuple), for a module of one's own or one whose inputs cannot be made up. Where the code
+            looks at their values, which the meta device does not have, a copy of the model is run instead.
 
     Returns:
         The handle with which parts are activated; ``print`` shows the stacks found.

@@ -4,14 +4,15 @@ What can be learned from a run without running it (FLOPs by layer, what every bl
 returns) is learned there, before the model is touched. The meta device knows shapes and no values, so
 some code cannot run there as it stands: attention that looks at the mask's values, expert kernels. So a
 run is tried in several ways that compute the same: with the mask given whole, without one, given by token, and
-then again with plain ("eager") attention.
+then again with plain ("eager") attention. Inputs that the user gives cannot be given otherwise: the last resort
+for those is a real copy of the model.
 """
 
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -23,6 +24,9 @@ from raptr.model.stacks import is_hugging_face
 
 Inputs = Mapping[str, Any] | tuple[Any, ...]
 """A model's inputs: keyword arguments, or a tuple of positional ones."""
+
+RECORDS = ("output_hidden_states", "output_attentions", "output_router_logits")
+"""What a transformers model can be asked to return of every layer; a twin is not."""
 
 T = TypeVar("T")
 
@@ -36,14 +40,16 @@ class Attempt:
     """One way to run a twin.
 
     Attributes:
-        args: positional arguments, on the meta device.
-        kwargs: keyword arguments, on the meta device.
+        args: positional arguments, on the device of the twin.
+        kwargs: keyword arguments, on the device of the twin.
         eager: with transformers' plain attention instead of the model's own kernel.
+        real: with a copy of the model where the model is, instead of one on the meta device.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     eager: bool = False
+    real: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,20 @@ def meta_twin(model: nn.Module) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(meta, meta.is_floating_point() or meta.is_complex())
     for buffer in model.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    twin = copy.deepcopy(model, memo).eval()
+    return _by_itself(copy.deepcopy(model, memo))
+
+
+def real_twin(model: nn.Module) -> nn.Module:
+    """A copy of the model with its values, where the model is; otherwise as `meta_twin`."""
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        values = parameter.detach().clone()
+        memo[id(parameter)] = nn.Parameter(values, values.is_floating_point() or values.is_complex())
+    return _by_itself(copy.deepcopy(model, memo))
+
+
+def _by_itself(twin: nn.Module) -> nn.Module:
+    twin.eval()
     for module in twin.modules():  # what hangs on the model is not to notice that its twin runs
         module._forward_pre_hooks.clear()
         module._forward_hooks.clear()
@@ -99,11 +118,18 @@ def attempts(
                 f"inputs is a {type(inputs).__name__}; "
                 "expected a dict of keyword arguments, or a tuple of positional ones."
             )
-        given = tree_map(lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x, inputs)
-        ways = [Attempt(args=given) if isinstance(given, tuple) else Attempt(kwargs=dict(given))]
+        if isinstance(inputs, Mapping):
+            inputs = {name: value for name, value in inputs.items() if name not in RECORDS}
+        ways = [_given(tree_map(lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x, inputs))]
     if is_hugging_face(model):
-        ways += [Attempt(args=way.args, kwargs=way.kwargs, eager=True) for way in ways]
+        ways += [replace(way, eager=True) for way in ways]
+    if inputs is not None:
+        ways.append(replace(_given(inputs), real=True))
     return tuple(ways)
+
+
+def _given(inputs: Inputs) -> Attempt:
+    return Attempt(args=inputs) if isinstance(inputs, tuple) else Attempt(kwargs=dict(inputs))
 
 
 def first_that_runs(
@@ -117,22 +143,26 @@ def first_that_runs(
         watch: makes a context around a run of the twin; leaving it may raise `CannotRun` too.
 
     Raises:
-        RaptrError: none runs; with the reason of the first. What else the watcher raises goes through.
+        RaptrError: none runs; with the reason of the first, or of the real copy. What else the watcher raises
+            goes through.
     """
-    twin, problems = meta_twin(model), list[Exception]()
+    twin, problems = meta_twin(model), list[CannotRun]()
     for way in ways:
         try:
-            if way.eager:
+            if way.real:
+                twin = real_twin(model)
+            elif way.eager:
                 _plain_attention(twin)
-            with watch(twin) as seen:
+            with watch(twin) as seen, torch.random.fork_rng(enabled=way.real):
                 output = run(twin, way)
             return Ran(twin, way, seen, output)
         except CannotRun as problem:
             problems.append(problem)
+    reason = problems[-1 if ways[-1].real else 0]
     raise RaptrError(
-        f"{problems[0]} Pass inputs= that {type(model).__name__} can be run with; or, to attach without this check, "
+        f"{reason} Pass inputs= that {type(model).__name__} can be run with; or, to attach without this check, "
         "blocks=, the ModuleList of its layers, alone."
-    ) from problems[0]
+    ) from reason
 
 
 def run(twin: nn.Module, way: Attempt) -> Any:
@@ -143,8 +173,9 @@ def run(twin: nn.Module, way: Attempt) -> Any:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        where = "with these inputs" if way.real else "on the meta device"
         raise CannotRun(
-            f"{type(twin).__name__} could not be run on the meta device ({type(error).__name__}: {reason})."
+            f"{type(twin).__name__} could not be run {where} ({type(error).__name__}: {reason})."
         ) from error
 
 
@@ -218,7 +249,7 @@ def _image(model: Any) -> torch.Tensor:
 
 
 def _quieten(config: Any) -> None:
-    for name in ("output_hidden_states", "output_attentions", "output_router_logits"):
+    for name in RECORDS:
         if getattr(config, name, False):
             setattr(config, name, False)
     if getattr(config, "_experts_implementation", None) is not None:
