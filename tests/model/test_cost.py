@@ -19,6 +19,7 @@ from reference.family import Path
 from reference.script import on
 from reference.snapshot import Snapshot, untouched
 
+
 def saved_bytes(family: Family, model: nn.Module) -> int:
     """Bytes that one forward keeps for the backward, parameters aside."""
     own = {p.data_ptr() for p in model.parameters()}
