@@ -66,9 +66,18 @@ def newest_checkpoint(folder: Path, metrics: Path) -> Checkpoint | None:
     return max(found, key=lambda checkpoint: checkpoint.step, default=None)
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Remove a finished run's checkpoints: its model and its result say all."""
-    shutil.rmtree(folder, ignore_errors=True)
+def remove_checkpoints(folder: Path, but: Checkpoint | None = None) -> None:
+    """Remove a folder of checkpoints, or all that is in it but one.
+
+    What a stopped run left beside the checkpoint that it goes on from must not stay: the Trainer keeps the
+    newest by their number, so an older attempt's last ones would push out those that are to be written.
+    """
+    if but is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path != but.path:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _read(path: Path, metrics: Path) -> Checkpoint | None:

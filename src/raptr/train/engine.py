@@ -119,6 +119,7 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     write_text(folder / "config.yaml", dump(config))
     for leftover in ("model", *(["tensorboard"] if checkpoint is None else [])):
         shutil.rmtree(folder / leftover, ignore_errors=True)
+    remove_checkpoints(folder / CHECKPOINTS, but=checkpoint)
     write_json(folder / "run.json", facts)
     if checkpoint is not None:
         metrics.restore(checkpoint.metrics)
