@@ -1,6 +1,7 @@
 # make demo   pretrain a small model on real text, full and RaPTr, and write a report
 # make test   run the tests against the installed package
 # make lint   style, types
+# make lowest run the tests of models with the lowest transformers that pyproject.toml allows
 #
 # Both set up .venv by themselves; Python 3.11 or newer and make are all they need.
 
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What the demo runs, so that a smaller one can be asked for: make demo DEMO="--seeds 2 training.max_steps=20".
 DEMO ?=
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raptr compare demo --methods full,raptr --seeds 3 --budget flops --output runs/demo $(DEMO)
@@ -26,6 +27,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+LOWEST := $(shell sed -n 's/.*"transformers>=\(.*\)".*/\1/p' pyproject.toml)
+lowest: $(VENV)/.installed
+	@$(PIP) install --quiet --upgrade --target build/lowest transformers==$(LOWEST)
+	PYTHONPATH=build/lowest $(BIN)/python -m pytest -n auto --dist worksteal tests/model
 
 # torch comes first and by its exact version: an open range can choose a build of several gigabytes.
 $(VENV)/.dependencies: constraints.txt pyproject.toml

@@ -84,8 +84,17 @@ def test_a_bound_plan_drives_the_model(family: Family, attached: tuple[nn.Module
     assert family.full in seen
 
 
+def draws_without_dropout(family: Family) -> bool:
+    """Whether a model without dropout uses random numbers when it trains: OPT and BART in older transformers."""
+    before = torch.get_rng_state()
+    family.loss(family.build())
+    return not torch.equal(torch.get_rng_state(), before)
+
+
 @hugging_face
 def test_skipped_layers_draw_no_dropout(family: Family) -> None:
+    if draws_without_dropout(family):
+        pytest.skip("this model draws for every layer, outside of it (its own layerdrop, even at 0)")
     full = family.build(dropout=0.2)
     small = family.shallow(full, *family.path)
     raptr.attach(full).activate(on(*family.path), 0)
