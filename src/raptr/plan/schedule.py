@@ -142,7 +142,7 @@ class Schedule:
             RaptrError: a size is larger than a stack, or a stage would have no step.
         """
         check_steps(steps)
-        warmup = self.warmup if isinstance(self.warmup, int) else _nearest(Fraction(self.warmup) * steps)
+        warmup = self.warmup if isinstance(self.warmup, int) else nearest(Fraction(self.warmup) * steps)
         rest = steps - warmup
         if rest < len(self.sizes):
             if rest < 0:
@@ -178,12 +178,12 @@ class Schedule:
                 )
         total = sum(weights)
         ends = [sum(weights[: k + 1], Fraction(0)) / total for k in range(len(weights))]
-        return [0, *(_nearest(rest * end) for end in ends)]
+        return [0, *(nearest(rest * end) for end in ends)]
 
     def _resolve(self, size: int | Fraction, shape: ModelShape) -> tuple[int, ...]:
         """A size as a layer count of every stack."""
         if isinstance(size, Fraction):
-            return tuple(max(1, _nearest(size * count)) for count in shape.layers)
+            return tuple(max(1, nearest(size * count)) for count in shape.layers)
         for stack in shape.stacks:
             if size > stack.layers:
                 raise RaptrError(
@@ -199,7 +199,7 @@ def check_steps(steps: int) -> None:
         raise RaptrError(f"steps={steps}: give a whole number of steps; a run has at least 1.")
 
 
-def _nearest(value: Fraction) -> int:
+def nearest(value: Fraction) -> int:
     """The nearest whole number; a half goes up."""
     return math.floor(value + Fraction(1, 2))
 
