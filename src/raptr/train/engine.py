@@ -89,7 +89,7 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     existed = folder.exists()
     model = build_model(config, task.model_config)
     uses_cache = getattr(model.config, "use_cache", None)  # the Trainer turns it off, for training
-    progressive = ProgressiveCallback(method, inactive=config.settings(config.method).inactive)
+    progressive = ProgressiveCallback(method, inactive=config.settings(config.method).policy)
     metrics = MetricsCallback(
         folder / "metrics.jsonl", progressive, task.costs, task.tokens_per_step, list(task.validation_data())
     )
