@@ -65,7 +65,7 @@ def _measure(task: Task) -> dict[str, Any]:
         statistics.median(timer.seconds[step] for step in range(_WARM_UP, steps) if rotation.subnetwork(step) == part)
         for part in rotation.parts
     ]
-    flops = [task.costs.of_layers(part) for part in rotation.parts]
+    flops = [task.costs.of_layers(part, task.shape) for part in rotation.parts]
     per_flop, besides = fit(flops, seconds)
     return {
         "format": 1,
