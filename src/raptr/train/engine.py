@@ -13,7 +13,7 @@ from raptr.config import SMALLER, dump
 from raptr.data import Collator
 from raptr.errors import RaptrError
 from raptr.model import CONVENTION
-from raptr.plan import Plan, Subnetwork, lr_factor_of, trained_part
+from raptr.plan import Method, Plan, Subnetwork, lr_factor_of, trained_part
 from raptr.train.arguments import build_arguments
 from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
@@ -99,7 +99,7 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     title = title or folder.name
     method = config.build_method()
     plan = method.plan(task.shape, task.steps)
-    facts = _facts(task, plan, str(method), command)
+    facts = _facts(task, plan, _label(task, method), command)
     check_folder(folder, dump(config), "config.yaml")
     checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / "metrics.jsonl")
     finished = read_result(folder)
@@ -213,6 +213,13 @@ def _result(task: Task, progress: Progress) -> Result:
         "eval_loss": progress.eval_loss,
         "eval_losses": progress.eval_losses,
     }
+
+
+def _label(task: Task, method: Method) -> str:
+    """What a run is called: its method, or the size of the smaller model that it trains."""
+    if task.config.settings(task.config.method).method == SMALLER:
+        return f"Smaller, {'+'.join(map(str, task.shape.layers))} layers"
+    return str(method)
 
 
 def _facts(task: Task, plan: Plan, label: str, command: str) -> dict[str, Any]:
