@@ -179,7 +179,9 @@ def train(arguments: Arguments = None, output: Output = None, cache: Cache = Non
 @app.command()
 def compare(
     arguments: Arguments = None,
-    methods: Annotated[str, typer.Option(help="Methods, or entries of the config's `methods`.")] = "full,raptr",
+    methods: Annotated[
+        str, typer.Option(help="Methods, or entries of the config's `methods`; or 'all'.")
+    ] = "full,raptr",
     seeds: Annotated[int, typer.Option(help="Runs of each method.")] = 3,
     budget: Annotated[BudgetChoice, typer.Option(help="What is held equal.")] = BudgetChoice.flops,
     sweep: Annotated[

@@ -61,7 +61,7 @@ def show_plan(console: Console, label: str, plan: Plan, costs: LayerCosts | None
             "warm-up" if span.warmup else str(number - plan.stages[0].warmup),
             f"{span.start} to {span.stop - 1}",
             str(span.steps),
-            "+".join(map(str, span.sizes)),
+            span.label.removeprefix("warm-up "),
             f"{stage.layers / (span.steps * given.all_layers):.1%}",
             *([f"{stage.total / (span.steps * given.total):.1%}"] if costs else []),
         )

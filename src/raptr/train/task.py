@@ -1,7 +1,7 @@
 """What a run trains on and what a step costs: everything but the method."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,26 +128,42 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
     length = config.data.sequence_length
     training = store.training(length)
     validation = store.validation(length)
-    special_tokens = {name: getattr(store.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    model_config = build_model_config(config, vocabulary(store.tokenizer), special_tokens)
-    shape, costs, parameters, layer_parameters = measure(config, model_config)
     batch = batch_of(arguments)
     task = Task(
         config=config,
         store=store,
         training=training,
         validation=validation,
-        model_config=model_config,
-        shape=shape,
-        costs=costs.scaled(batch),
-        parameters=parameters,
-        layer_parameters=layer_parameters,
         batch=batch,
         steps=_steps(config, len(training), batch),
+        **_model_facts(config, store, batch),
     )
     task.collator()
     task.validation_data()
     return task
+
+
+def with_config(task: Task, config: RunConfig) -> Task:
+    """The task of a config that differs from a task's own in the model only: the same data, another model.
+
+    Raises:
+        RaptrError: what is wrong with the model.
+    """
+    return replace(task, config=config, **_model_facts(config, task.store, task.batch))
+
+
+def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]:
+    """What a task knows of its model."""
+    special_tokens = {name: getattr(store.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    model_config = build_model_config(config, vocabulary(store.tokenizer), special_tokens)
+    shape, costs, parameters, layer_parameters = measure(config, model_config)
+    return {
+        "model_config": model_config,
+        "shape": shape,
+        "costs": costs.scaled(batch),
+        "parameters": parameters,
+        "layer_parameters": layer_parameters,
+    }
 
 
 def prepare_data(config: RunConfig, cache: Path) -> Corpus:
