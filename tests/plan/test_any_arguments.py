@@ -50,9 +50,10 @@ def tried(build: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return build(*args, **kwargs)
     except RaptrError as error:
-        assert len(str(error)) > 20
-        assert str(error).endswith(".")
-        return None
+        said = str(error)
+    assert len(said) > 20
+    assert said.endswith(".")
+    return None
 
 
 schedules = st.builds(
