@@ -2,7 +2,7 @@
 
 It reads files only, and of them only what the runs themselves wrote, so every figure can be made again.
 Reading order: ``metrics`` and ``run`` (one run), ``folder`` (a comparison), ``statistics``, ``equal_loss``,
-``outcome`` (a method's numbers), ``boundaries`` and ``speed`` (a run by stage), ``agreement``, ``summary``.
+``trained``, ``outcome`` (a method's numbers), ``boundaries`` and ``speed`` (a run by stage), ``agreement``, ``summary``.
 """
 
 from raptr.results.folder import read_folder

@@ -1,4 +1,4 @@
-"""Validation loss of the full model against FLOPs, time and tokens."""
+"""Validation loss against FLOPs, time and tokens: of the full model, or of what a growing method trains so far."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import altair as alt
 import numpy as np
 
 from raptr.report.curves import Axis, Mean, drawn, mean_curve, place_of, thin
+from raptr.report import units
 from raptr.report.figures.common import (
     SHOWN,
     Data,
@@ -23,7 +24,9 @@ from raptr.report.figures.common import (
     value_axis,
 )
 from raptr.results.folder import Comparison, Method
+from raptr.results.metrics import Floats
 from raptr.results.run import Run
+from raptr.results.trained import full_loss, grows, of_part, trained_loss
 
 CROWD = 5  # while more methods are switched on, there are no bands and no single seeds
 END = 2 / 3  # the second chart starts at this fraction of the axis
@@ -34,6 +37,8 @@ class LossRows:
     """The data of the loss charts: mean with band, single seeds, stage boundaries.
 
     A row holds its position on every axis, under the name of the axis' counter, so that all axes share the rows.
+    Where methods grow, it says in ``o`` whose loss it is: that of the trained part, with the full model's in
+    brackets, which is so high that it has no place on the axis.
     """
 
     mean: list[Row]
@@ -44,16 +49,18 @@ class LossRows:
 def loss_rows(comparison: Comparison, axes: tuple[Axis, ...], source: str | None = None) -> LossRows:
     """Returns what the charts draw, of all validation sources together or of one; positions in the axes' units."""
     rows = LossRows(mean=[], seeds=[], boundaries=[])
+    growing = any(grows(run) for run in comparison.runs)
     for method in comparison.methods:
         runs = drawn(method.runs)
         if not runs:
             continue
         curves = {axis.counter: mean_curve(runs, axis, source) for axis in axes}
-        rows.mean.extend(_mean_rows(method, curves, len(runs)))
+        told = _whose(runs, next(iter(curves.values())).step, source) if growing else None
+        rows.mean.extend(_mean_rows(method, curves, len(runs), told))
         for run in method.runs if len(method.runs) > 1 else ():
             rows.seeds.extend(_seed_rows(method, run, axes, source))
         for stage in runs[0].stages[1:]:
-            row = {"m": method.name, "s": stage.start, "k": " + ".join(str(size) for size in stage.sizes)}
+            row = {"m": method.name, "s": stage.start, "k": units.layers(stage.sizes)}
             for axis in axes:
                 row[axis.counter], row["y"] = _boundary(runs, axis, curves[axis.counter], stage.start)
             if all(value is not None for value in row.values()):
@@ -61,7 +68,18 @@ def loss_rows(comparison: Comparison, axes: tuple[Axis, ...], source: str | None
     return rows
 
 
-def _mean_rows(method: Method, curves: Mapping[str, Mean], seeds: int) -> list[Row]:
+def _whose(runs: tuple[Run, ...], steps: Floats, source: str | None) -> list[str]:
+    """Whose loss the mean is at each of these evaluations; the full model's too where it is that of a part."""
+    rows = [np.searchsorted(run.evals.step, steps) for run in runs]
+    part = np.all([of_part(run, source)[row] for run, row in zip(runs, rows, strict=True)], axis=0)
+    full = np.mean([full_loss(run, source)[row] for run, row in zip(runs, rows, strict=True)], axis=0)
+    return [
+        f"the part trained so far (full model: {units.decimal(value)})" if partial else "the full model"
+        for partial, value in zip(part, full, strict=True)
+    ]
+
+
+def _mean_rows(method: Method, curves: Mapping[str, Mean], seeds: int, told: list[str] | None) -> list[Row]:
     first = next(iter(curves.values()))
     rows = [
         {
@@ -71,6 +89,7 @@ def _mean_rows(method: Method, curves: Mapping[str, Mean], seeds: int) -> list[R
             "n": seeds,
             "lo": rounded(first.low[k]),
             "hi": rounded(first.high[k]),
+            **({"o": told[k]} if told else {}),
             **{counter: rounded(curve.x[k]) for counter, curve in curves.items()},
         }
         for k, step in enumerate(first.step)
@@ -79,7 +98,7 @@ def _mean_rows(method: Method, curves: Mapping[str, Mean], seeds: int) -> list[R
 
 
 def _seed_rows(method: Method, run: Run, axes: tuple[Axis, ...], source: str | None) -> list[Row]:
-    losses = run.evals.sources[source] if source is not None else run.evals.columns["eval_loss"]
+    losses = trained_loss(run, source)
     rows = []
     for index in thin(len(run.evals.step)).astype(int):
         row = {"m": method.name, "seed": run.seed, "y": rounded(losses[index])}
@@ -249,6 +268,7 @@ def _nearest(data: Data, rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, a
     tooltip = [
         alt.Tooltip("m:N", title="Method"),
         alt.Tooltip("y:Q", title="Validation loss", format=".4f"),
+        *([alt.Tooltip("o:N", title="Of")] if any("o" in row for row in rows.mean) else []),
         alt.Tooltip("lo:Q", title="95% from", format=".4f"),
         alt.Tooltip("hi:Q", title="95% to", format=".4f"),
         alt.Tooltip("n:Q", title="Seeds"),

@@ -6,11 +6,13 @@ import altair as alt
 
 from raptr.report.figures.common import Data, Row, layered, rounded
 from raptr.report.paths import PathMap, path_map
+from raptr.report.units import layers as sizes_text
 from raptr.results.folder import Comparison, Method
 from raptr.results.run import Run
 
 TICK_EVERY = ((12, 1), (26, 2), (52, 4), (100, 8))
-NARROW = 0.05  # a stage with less than this fraction of the axis gets no label
+LABEL = 56  # pixels that a stage needs for its label; a narrower one gets the number alone
+NUMBER = 22  # and one that is narrower still, nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,9 @@ def _panel(method: Method, run: Run, stack: int, longest: int) -> Panel:
                 "a": stage.start,
                 "b": stage.stop,
                 "mid": (stage.start + stage.stop) / 2,
-                "k": _stage_label(stage.sizes[stack], stage.warmup, len(run.stages)),
-                "wide": stage.stop - stage.start >= NARROW * longest,
+                "k": "warm-up" if stage.warmup else f"{sizes_text(stage.sizes[stack : stack + 1])} layers",
+                "n": sizes_text(stage.sizes[stack : stack + 1]),
+                "wide": rounded((stage.stop - stage.start) / longest, 4),
             }
             for stage in run.stages
         ],
@@ -68,12 +71,6 @@ def _merged(found: PathMap) -> list[Row]:
         else:
             rows.append({"a": int(start), "b": int(stop), "v": value})
     return rows
-
-
-def _stage_label(size: int, warmup: bool, stages: int) -> str:
-    if stages > 5:
-        return str(size)
-    return "warm-up" if warmup else f"{size} layers"
 
 
 def panel_chart(
@@ -137,9 +134,11 @@ def panel_chart(
     stages = alt.Chart(data(panel.stages))
     seams = stages.transform_filter("datum.a > 0").mark_rule(style="seam").encode(alt.X("a:Q"))
     labels = (
-        stages.transform_filter("datum.wide")
+        stages.transform_calculate(
+            label=f"datum.wide * width > {LABEL} ? datum.k : datum.wide * width > {NUMBER} ? datum.n : ''"
+        )
         .mark_text(style="label", baseline="bottom")
-        .encode(alt.X("mid:Q"), alt.Y(value=-5), text="k:N")
+        .encode(alt.X("mid:Q"), alt.Y(value=-5), text="label:N")
     )
     chart = layered(cells, seams, labels).properties(width=width, height=row * panel.layers - gap)
     return chart.properties(title=title) if title else chart
