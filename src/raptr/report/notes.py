@@ -1,6 +1,6 @@
 """What stands under the headings: how each figure and table was made, and what it cannot say."""
 
-from raptr.report.figures.loss import CROWD
+from raptr.report.figures.common import CROWD
 from raptr.report.sentence import budget_text
 from raptr.report.table import values_text
 from raptr.results.boundaries import SHARE
@@ -14,12 +14,13 @@ COVERAGE = "in simulations 75% with 3 seeds, 83% with 5 and 89% with 10"
 
 GROWN = (
     "The loss is the full model's for every method, whatever the curves show: what the part of a growing method "
-    "reached before its last boundary does not count, because that part is another, smaller model."
+    "reached before its last boundary does not count, because that part is another, smaller model. So such a method "
+    "reaches a loss at its first evaluation after that boundary, if not later."
 )
 
 READING = (
     "Validation loss is that of the full model, all layers running, on held-out data. Only the curves of a method "
-    "that grows show, until its last boundary, the part trained so far: until then the full model still holds "
+    "that grows show the part trained so far until its last boundary, before which the full model still holds "
     "untrained layers. Final losses and savings are always those of the full model. "
     "Training loss is that of the part that was trained in the step: while a part is trained, "
     "the two are not comparable.",
@@ -149,7 +150,8 @@ def training_note(comparison: Comparison) -> str:
     which = "" if comparison.single else ", each method's first seed"
     return (
         f"By step{which}. Loss and gradient norm are of the trained part; line: moving average over a fortieth "
-        "of the run; faint: the values themselves (means of neighbours in long runs)."
+        "of the run; faint: the values themselves (means of neighbours in long runs)"
+        + (f", shown while {CROWD} methods or fewer are switched on." if len(comparison.methods) > CROWD else ".")
     )
 
 

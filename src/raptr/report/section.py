@@ -9,13 +9,15 @@ from urllib.parse import quote
 
 from raptr.report import notes, table, units
 from raptr.report.figures.build import AXES, SAVED, Spec, panel_title, sources_of
-from raptr.report.figures.paths import Panel
+from raptr.report.figures.common import CROWD
+from raptr.report.figures.paths import Panel, compact
 from raptr.report.figures.training import QUANTITIES
 from raptr.report.sentence import verdict_sentence
 from raptr.results.folder import Comparison
 from raptr.results.run import Run
 
 Facts = list[tuple[str, str]]
+SHOWN_PANELS = 6  # where there are more, the others are folded away
 RUN_FILES = {"config.yaml": "config", "run.json": "facts", "metrics.jsonl": "metrics", "result.json": "result"}
 
 
@@ -53,12 +55,16 @@ def section_of(
         "saved": [(f"saved-{measure}", title) for measure, title in SAVED.items() if f"saved-{measure}" in specs],
         "axes": list(AXES.items()),
         "loss_sources": ["all together", *sources] if len(sources) > 1 else [],
+        "loss_title": "Validation loss" + ("" if notes.growing(comparison) else " of the full model"),
         "loss_note": notes.loss_note(comparison),
         "boundaries": table.boundary_table(comparison),
         "boundary_charts": [name for name in specs if name.startswith("boundary-")],
         "boundary_note": notes.boundary_note(comparison),
         "paths_note": notes.paths_note(comparison),
         "training_note": notes.training_note(comparison),
+        "crowded": len(comparison.methods) > CROWD,
+        "compact": compact(panels),
+        "shown_panels": SHOWN_PANELS if compact(panels) else len(panels),
         "panels": [
             {"method": _key_of(comparison, one.method), "title": panel_title(one), "chart": f"path-{count}"}
             for count, one in enumerate(panels)
@@ -137,7 +143,7 @@ def _tables(comparison: Comparison) -> list[tuple[str, Facts]]:
 def _flat(value: object) -> Facts:
     if not isinstance(value, Mapping):
         return [] if value is None else [("", str(value))]
-    return [(str(name), _shown(one)) for name, one in value.items()]
+    return [(str(name).replace("_", " "), _shown(one)) for name, one in value.items()]
 
 
 def _shown(value: object) -> str:

@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row: the method's key (its colour is shown), its name, its cells by column, and what stands under the name."""
+    """One row: the method's key (its colour is shown), its name, its cells by column; ``note`` is under the name."""
 
     method: str
     name: str

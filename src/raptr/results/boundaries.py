@@ -96,7 +96,5 @@ def _validation(runs: Sequence[Run], step: int) -> tuple[tuple[float, float] | N
     if not up_to or not past:
         return None, None
     at = (up_to[-1], past[0])
-    losses = [
-        float(np.mean([trained_loss(run)[np.searchsorted(run.evals.step, each)] for run in runs])) for each in at
-    ]
+    losses = [float(np.mean([trained_loss(run)[np.searchsorted(run.evals.step, each)] for run in runs])) for each in at]
     return ((losses[0], losses[1]), at) if np.isfinite(losses).all() else (None, None)

@@ -5,7 +5,7 @@ import itertools
 import altair as alt
 import numpy as np
 
-from raptr.report.figures.common import Data, Palette, Row, chart_of, colour, dash, layered, rounded, switchable
+from raptr.report.figures.common import CROWD, Data, Palette, Row, chart_of, colour, dash, layered, rounded, switchable
 from raptr.report.units import layers
 from raptr.results.boundaries import Boundary, boundaries
 from raptr.results.folder import Comparison, Method
@@ -16,7 +16,6 @@ AROUND = 0.05  # of the run, on either side
 POINTS = 30  # on either side
 FEW_POINTS = 8  # the same in a crowd, whose noise would hide every line
 MOST = 6  # charts
-CROWD = 5  # with more methods, outlines would hide what lies behind them
 
 
 def boundaries_of(method: Method) -> tuple[Boundary, ...]:

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import altair as alt
 import numpy as np
 
-from raptr.report.curves import Axis, Mean, drawn, mean_curve, place_of, thin
 from raptr.report import units
+from raptr.report.curves import Axis, Mean, drawn, mean_curve, place_of, thin
 from raptr.report.figures.common import (
-    SHOWN,
+    CROWD,
     Data,
     Palette,
     Row,
@@ -21,6 +20,7 @@ from raptr.report.figures.common import (
     nearest,
     rounded,
     switchable,
+    unless_crowded,
     value_axis,
 )
 from raptr.results.folder import Comparison, Method
@@ -28,7 +28,6 @@ from raptr.results.metrics import Floats
 from raptr.results.run import Run
 from raptr.results.trained import full_loss, grows, of_part, trained_loss
 
-CROWD = 5  # while more methods are switched on, there are no bands and no single seeds
 END = 2 / 3  # the second chart starts at this fraction of the axis
 
 
@@ -221,20 +220,13 @@ def _curves(data: Data, rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, st
     layers = [mean.mark_line(strokeWidth=2.4).encode(x, y, color=tint, strokeDash=dash(palette))]
     if rows.seeds:
         faint = chart_of(data, rows.seeds, static).mark_line(
-            strokeOpacity=_unless_crowded(0.35, palette, static), strokeWidth=1
+            strokeOpacity=unless_crowded(0.35, palette, static), strokeWidth=1
         )
         layers.insert(0, faint.encode(x, y, color=tint, detail="seed:N"))
     if any(row["lo"] is not None for row in rows.mean):
-        band = mean.transform_filter("isValid(datum.blo)").mark_area(fillOpacity=_unless_crowded(0.16, palette, static))
+        band = mean.transform_filter("isValid(datum.blo)").mark_area(fillOpacity=unless_crowded(0.16, palette, static))
         layers.insert(0, band.encode(x, low, alt.Y2("bhi:Q"), color=tint))
     return layers
-
-
-def _unless_crowded(opacity: float, palette: Palette, static: bool) -> Any:
-    """The opacity of what would hide the curves of many methods; in the page, of those that are switched on."""
-    if static:
-        return opacity if len(palette.names) <= CROWD else 0.0
-    return alt.expr(f"length({SHOWN}) > {CROWD} ? 0 : {opacity}")
 
 
 def _where(axis: Axis) -> list[alt.Tooltip]:

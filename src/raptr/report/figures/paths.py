@@ -1,5 +1,6 @@
 """The path map: layers by steps, one panel for each method and stack."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -11,6 +12,8 @@ from raptr.results.folder import Comparison, Method
 from raptr.results.run import Run
 
 TICK_EVERY = ((12, 1), (26, 2), (52, 4), (100, 8))
+MANY = 6  # with more panels, each is low
+HEIGHT, LOW = 260, 120  # pixels
 LABEL = 56  # pixels that a stage needs for its label; a narrower one gets the number alone
 NUMBER = 22  # and one that is narrower still, nothing
 
@@ -73,19 +76,30 @@ def _merged(found: PathMap) -> list[Row]:
     return rows
 
 
+def compact(panels: Sequence[Panel]) -> bool:
+    """Whether there are so many panels that each is drawn at half the height."""
+    return len(panels) > MANY
+
+
 def panel_chart(
-    data: Data, panel: Panel, *, width: int | str = "container", title: str | None = None, static: bool = False
+    data: Data,
+    panel: Panel,
+    *,
+    width: int | str = "container",
+    height: int = HEIGHT,
+    title: str | None = None,
+    static: bool = False,
 ) -> alt.LayerChart:
     """Returns the chart of one panel: layer 0 at the bottom, a seam and the stage's size at each stage."""
     x = alt.X(
         "a:Q",
         title="Step",
         scale=alt.Scale(domain=[0, panel.steps], nice=False),
-        axis=alt.Axis(grid=False, tickCount=8, format=",d"),
+        axis=alt.Axis(grid=False, tickCount=8 if height == HEIGHT else 5, format=",d"),
     )
-    every = next((every for most, every in TICK_EVERY if panel.layers <= most), 16)
+    every = next((every for most, every in TICK_EVERY if panel.layers <= most), 16) * (1 if height == HEIGHT else 2)
     # Rows and the gaps between them are whole pixels: nothing else looks even.
-    row = min(max(round(260 / panel.layers), 3), 18)
+    row = min(max(round(height / panel.layers), 3), 18)
     gap = 1 if row >= 7 else 0
     order = list(range(panel.layers - 1, -1, -1))
     y = alt.Y(
