@@ -297,6 +297,15 @@ def test_sources_have_curves_and_a_table(tmp_path: Path) -> None:
     assert "By validation source" not in page_of(write_comparison(tmp_path / "d", methods=SHORT, seeds=1))
 
 
+def test_facts_are_words_not_json(tmp_path: Path) -> None:
+    sources = {"wiki": {"documents": {"train": 1_200, "validation": 3}, "skipped": {}, "files": ["a", "b"]}}
+    folder = write_run(tmp_path / "run", steps=20, data={"source": "wiki", "filtered": None, "sources": sources})
+    text = parse(page_of(folder)).text
+    for said in ("wiki: documentstrain 1,200, validation 3", "wiki: skippednone", "wiki: filesa, b", "filterednone"):
+        assert said in text
+    assert "{" not in text.partition("How it was made")[2].partition("config.yaml")[0]
+
+
 def test_several_comparisons_make_one_page(tmp_path: Path) -> None:
     one = write_comparison(tmp_path / "one", methods=SHORT, seeds=2)
     other = {"full": SHORT["full"], "short": {**SHORT["raptr"], "label": "Short"}, "raptr": SHORT["raptr"]}

@@ -15,14 +15,14 @@ from raptr.results.outcome import final_loss
 
 COLUMNS = (
     "Method",
-    "Parameters",
-    "Data",
-    "Budget",
-    "Baseline",
     "Difference",
+    "Verdict",
     "FLOPs saved",
     "Time saved",
-    "Verdict",
+    "Baseline",
+    "Budget",
+    "Parameters",
+    "Data",
 )
 
 

@@ -1,6 +1,5 @@
 """One comparison (or run) of the page: everything the template says about it."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,17 +140,28 @@ def _tables(comparison: Comparison) -> list[tuple[str, Facts]]:
 
 
 def _flat(value: object) -> Facts:
+    """Names and values; what is told of each of several sources, under the name of the source."""
     if not isinstance(value, Mapping):
         return [] if value is None else [("", str(value))]
-    return [(str(name).replace("_", " "), _shown(one)) for name, one in value.items()]
+    facts: Facts = []
+    for name, one in value.items():
+        if isinstance(one, Mapping) and one and all(isinstance(each, Mapping) for each in one.values()):
+            facts += [(f"{inner}: {said}", text) for inner, each in one.items() for said, text in _flat(each)]
+        else:
+            facts.append((str(name).replace("_", " "), _shown(one)))
+    return facts
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, bool | str):
-        return str(value)
-    if isinstance(value, int):
+    if value is None or (isinstance(value, Mapping | list) and not value):
+        return "none"
+    if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_shown(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return str(value)
 
 
 def _configs(comparison: Comparison) -> list[tuple[str, str]]:
