@@ -175,6 +175,7 @@ def _saved(entry: Any) -> str:
 
 def show_result(console: Console, result: Any) -> None:
     """What a single run did."""
+    sources = result.get("eval_losses") or {}
     show_facts(
         console,
         {
@@ -184,6 +185,7 @@ def show_result(console: Console, result: Any) -> None:
             "total FLOPs": _flops(result["total_flops"]),
             "seconds": f"{result['seconds']:.1f}",
             "validation loss of the full model": f"{result['eval_loss']:.4f}",
+            **({f"  on {name}": f"{loss:.4f}" for name, loss in sources.items()} if len(sources) > 1 else {}),
         },
     )
 
