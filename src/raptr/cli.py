@@ -118,6 +118,22 @@ def plan(
 
 
 @app.command()
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A method, to show its card.", show_default=False)
+    ] = None,
+) -> None:
+    """List the methods, or show the card of one: formula, settings, cost, what was measured, limits."""
+    from raptr import listing
+    from raptr.config import catalogue
+
+    if name is None:
+        listing.show_methods(_console(), catalogue.entries())
+    else:
+        listing.show_card(_console(), catalogue.card(name))
+
+
+@app.command()
 def inspect(
     model: Annotated[
         str,
