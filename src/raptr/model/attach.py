@@ -11,6 +11,7 @@ from raptr.errors import RaptrError
 from raptr.model.check import Layers, find_layers
 from raptr.model.depth import Gate, gate_of, is_topmost, keep_only, put_gate, take_gate
 from raptr.model.flops import flops_of
+from raptr.model.narrow import Widths
 from raptr.model.optimizer import Inactive, copy_layers, create_state, drop_gradients, fill_gradients
 from raptr.model.stacks import Blocks
 from raptr.model.twin import Inputs
@@ -80,6 +81,7 @@ class AttachedModel:
         self._inputs = inputs
         self._compiled = compile
         self._gates: list[list[Gate]] = []
+        self._widths = Widths(layers.stacks)
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._active: Subnetwork | None = None
@@ -129,6 +131,7 @@ class AttachedModel:
         self._refuse_detached()
         subnetwork = plan.subnetwork(step, micro=micro)
         subnetwork.check(self.shape)
+        self._widths.check(subnetwork)
         copies = plan.transition(step)
         if copies and step not in self._copied:
             if not self._optimizers:
@@ -144,6 +147,7 @@ class AttachedModel:
             for gates in self._gates:
                 for gate in gates:
                     gate.ran = False
+            self._widths.forget()
         self._stepped = False
         self._step = step
         return subnetwork
@@ -162,10 +166,12 @@ class AttachedModel:
         """
         self._refuse_detached()
         subnetwork.check(self.shape)
+        self._widths.check(subnetwork)
         before = [([i for i, gate in enumerate(gates) if gate.kept], gates[0].forced) for gates in self._gates]
-        self._set(subnetwork, forced=True)
         try:
-            yield
+            with self._widths.aside(self._gates):
+                self._set(subnetwork, forced=True)
+                yield
         finally:
             for gates, (kept, forced) in zip(self._gates, before, strict=True):
                 keep_only(gates, kept, forced=forced)
@@ -239,6 +245,7 @@ class AttachedModel:
                 "the blocks' class was changed after attach (fully_shard does that); "
                 "a sharded model stays attached: save it, and load it where raptr is not attached."
             )
+        self._widths.release()
         for block in blocks:
             take_gate(block)
             if self._compiled:
@@ -251,7 +258,8 @@ class AttachedModel:
     @property
     def detachable(self) -> bool:
         """Whether `detach` can give every block its class back: not after ``fully_shard``."""
-        return all(is_topmost(block) for stack in self._stacks for block in stack.blocks)
+        gated = all(is_topmost(block) for stack in self._stacks for block in stack.blocks)
+        return gated and self._widths.releasable
 
     def flops(self, length: int | None = None, target_length: int | None = None) -> LayerCosts:
         """Training FLOPs of one sequence, by layer; see `count_flops`.
@@ -266,6 +274,7 @@ class AttachedModel:
             raise RaptrError("this handle was detached; use the handle of the newest attach, or attach again.")
 
     def _set(self, subnetwork: Subnetwork, *, forced: bool) -> None:
+        self._widths.choose(subnetwork, self._gates, forced=forced)
         for gates, path in zip(self._gates, subnetwork.layers, strict=True):
             keep_only(gates, path, forced=forced)
 
