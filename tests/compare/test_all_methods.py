@@ -45,7 +45,7 @@ def every(config: RunConfig, folder: Path, cache: Path, **changes: Any) -> tuple
 def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, Any, Heard]:
     """All methods for one seed."""
     folder = tmp_path_factory.mktemp("comparisons") / "all"
-    config = tiny(model=MODEL, methods={"raptr": {"schedule": "2-3-4"}}, training__max_steps=20)
+    config = tiny(model=MODEL, methods={"raptr": {"schedule": "2-3-4", "fixed": [0]}}, training__max_steps=20)
     return (folder, *every(config, folder, cache))
 
 
@@ -101,7 +101,7 @@ def test_the_smaller_models_depth_can_be_given(layers: str | None, expected: tup
 
 def test_the_depth_of_equal_cost_is_the_nearest(cache: Path) -> None:
     for schedule in ("1-4", "2-3-4", "1-2-3-4"):
-        task = prepare_task(tiny(model=MODEL, methods={"raptr": {"schedule": schedule}}), cache)
+        task = prepare_task(tiny(model=MODEL, methods={"raptr": {"schedule": schedule, "fixed": []}}), cache)
         plan = task.config.build_method("raptr").plan(task.shape, task.steps)
         mean = sum(stage.total for stage in plan_cost(plan, task.costs)) / task.steps
         (chosen,) = smaller_task(task, "smaller").shape.layers

@@ -26,7 +26,7 @@ MODEL = {
     },
 }
 SETTINGS_OF: dict[str, dict[str, Any]] = {
-    "raptr": {"schedule": "2-3-4", "scaling": "sqrt"},
+    "raptr": {"schedule": "2-3-4", "fixed": [0], "scaling": "sqrt"},
     "gradual_stacking": {"transition_lr": {"rewarm": 3}},
     "midas": {"state": "reset", "transition_lr": {"scale": 0.5}},
     "late_expansion": {"layers": 0, "new": "silent"},
@@ -144,6 +144,8 @@ def test_the_part_that_was_trained_is_what_was_on_a_path_so_far() -> None:
     found = [trained_part(plan, step) for step in (0, 9, 10, 20)]
     assert [part and part.layers for part in found] == [((0, 1),), ((0, 1),), ((0, 1, 2),), None]
     assert trained_part(Full().plan(shape, 30), 0) is None
+    fixed_only = METHODS["raptr"]("2-3-4").plan(shape, 30)  # its first stage has the fixed layers and no other
+    assert [part and part.layers for part in (trained_part(fixed_only, step) for step in (9, 10))] == [((0, 3),), None]
 
 
 @pytest.mark.parametrize("method", ["gradual_stacking", "midas"])
