@@ -13,6 +13,7 @@ from raptr.model.depth import Gate, gate_of, is_topmost, keep_only, put_gate, ta
 from raptr.model.flops import flops_of
 from raptr.model.narrow import Widths
 from raptr.model.optimizer import Inactive, copy_layers, create_state, drop_gradients, fill_gradients
+from raptr.model.slices import FrozenSlices
 from raptr.model.stacks import Blocks
 from raptr.model.twin import Inputs
 from raptr.plan import LayerCosts, Subnetwork, Trainable
@@ -184,8 +185,9 @@ class AttachedModel:
 
         Args:
             optimizer: a torch optimizer, or one wrapped by Accelerate. One call per optimizer.
-            inactive: "freeze" leaves skipped layers and their state untouched; "zero" gives them zero
-                gradients, so that momentum and weight decay move them.
+            inactive: "freeze" leaves skipped layers and their state untouched, and of the others the heads and
+                neurons that were not selected; "zero" gives them zero gradients, so that momentum and weight
+                decay move them.
 
         Raises:
             RaptrError: an unknown policy, an optimizer that was prepared before, or one that holds no
@@ -206,6 +208,7 @@ class AttachedModel:
                 "the optimizer holds no parameter of the model's layers; make it from this model's parameters, "
                 "after fully_shard where the model is sharded."
             )
+        frozen = FrozenSlices(optimizer, self._widths) if inactive == "freeze" else None
         create_state(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -219,12 +222,15 @@ class AttachedModel:
             if self._active is None:
                 return
             inside = [p for p in parameters if id(p) in owners]
-            if inactive == "freeze":
+            if frozen is not None:
                 drop_gradients(p for p in inside if not any(gate.ran for gate in owners[id(p)]))
+                frozen.save(closure=closure is not None)
             else:
                 fill_gradients(inside)
 
         def after_step(*_: Any) -> None:
+            if frozen is not None:
+                frozen.put_back()
             self._stepped = True
 
         self._hooks.append(optimizer.register_step_pre_hook(before_step))
