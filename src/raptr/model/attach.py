@@ -15,6 +15,7 @@ from raptr.model.flops import flops_of
 from raptr.model.narrow import Widths
 from raptr.model.optimizer import Inactive, Prepared, create_state
 from raptr.model.possible import check_subnetwork
+from raptr.model.slices import FrozenSlices
 from raptr.model.stacks import Blocks
 from raptr.model.twin import Inputs
 from raptr.plan import LayerCosts, Subnetwork, Trainable
@@ -198,8 +199,9 @@ class AttachedModel:
 
         Args:
             optimizer: a torch optimizer, or one wrapped by Accelerate. One call per optimizer.
-            inactive: "freeze" leaves skipped layers and their state untouched; "zero" gives them zero
-                gradients, so that momentum and weight decay move them.
+            inactive: "freeze" leaves skipped layers and their state untouched, and of the others the heads and
+                neurons that were not selected; "zero" gives them zero gradients, so that momentum and weight
+                decay move them.
 
         Raises:
             RaptrError: an unknown policy, an optimizer that was prepared before, or one that holds no
@@ -220,8 +222,9 @@ class AttachedModel:
                 "the optimizer holds no parameter of the model's layers; make it from this model's parameters, "
                 "after fully_shard where the model is sharded."
             )
+        frozen = FrozenSlices(optimizer, self._widths) if inactive == "freeze" else None
         create_state(optimizer)
-        prepared = Prepared(optimizer, inactive, owners)
+        prepared = Prepared(optimizer, inactive, owners, frozen)
         prepared.factor, prepared.active = self.lr_factor, self._active is not None
         self._prepared.append(prepared)
 

@@ -39,6 +39,7 @@ class Chosen:
         neurons: those of the kept neurons.
         head_scale: factor on the output of the attention, before its bias; None for 1.
         neuron_scale: factor on that of the MLP.
+        whole: whether all of it ran with gradients, in evaluation, since this was last forgotten.
     """
 
     block: nn.Module
@@ -47,10 +48,13 @@ class Chosen:
     neurons: torch.Tensor | None = None
     head_scale: torch.Tensor | None = None
     neuron_scale: torch.Tensor | None = None
+    whole: bool = False
 
     def index(self, what: What) -> torch.Tensor | None:
         """The kept heads or neurons; None for all."""
         if not (self.forced or self.block.training):
+            if torch.is_grad_enabled():
+                self.whole = True
             return None
         return self.heads if what == "heads" else self.neurons
 
@@ -72,7 +76,7 @@ class Widths:
         self._stacks = stacks
         self._found = [find_width(stack) for stack in stacks]
         self._chosen: list[list[Chosen]] = [[] for _ in stacks]
-        self._parts: list[list[LayerPart]] = [[WHOLE] * len(stack.blocks) for stack in stacks]
+        self._parts: list[list[LayerPart | None]] = [[WHOLE] * len(stack.blocks) for stack in stacks]
         self._trained: list[list[list[LayerPart]]] = [[[] for _ in stack.blocks] for stack in stacks]
 
     def check(self, subnetwork: Subnetwork) -> None:
@@ -87,7 +91,7 @@ class Widths:
         self._note(gates)
         for i, stack in enumerate(self._stacks):
             kept = dict(subnetwork.kept(i))
-            self._set(i, [kept.get(layer, WHOLE) for layer in range(len(stack.blocks))], forced)
+            self._set(i, [kept.get(layer) for layer in range(len(stack.blocks))], forced)
 
     @contextmanager
     def aside(self, gates: Sequence[Sequence[Gate]]) -> Iterator[None]:
@@ -112,11 +116,18 @@ class Widths:
         for stack in self._trained:
             for parts in stack:
                 parts.clear()
+        for layers in self._chosen:
+            for chosen in layers:
+                chosen.whole = False
 
     def trained(self, stack: int, layer: int, what: What) -> set[int] | None:
         """The heads or neurons of a layer that were trained since `forget`, or may be now; None for all."""
         union: set[int] = set()
+        if self._chosen[stack] and self._chosen[stack][layer].whole:
+            return None
         for part in (*self._trained[stack][layer], self._parts[stack][layer]):
+            if part is None:
+                continue
             kept = part.heads if what == "heads" else part.neurons
             if kept is None:
                 return None
@@ -152,17 +163,17 @@ class Widths:
         for i, stack in enumerate(gates):
             for layer, gate in enumerate(stack):
                 part, known = self._parts[i][layer], self._trained[i][layer]
-                if gate.ran and not any(part is one for one in known):
+                if gate.ran and part is not None and not any(part is one for one in known):
                     known.append(part)
 
-    def _set(self, stack: int, parts: list[LayerPart], forced: bool) -> None:
+    def _set(self, stack: int, parts: list[LayerPart | None], forced: bool) -> None:
         self._parts[stack] = parts
-        found = self._found[stack]
-        if isinstance(found, str) or not (self._chosen[stack] or any(map(_narrows, parts))):
+        found, parts_now = self._found[stack], [part or WHOLE for part in parts]
+        if isinstance(found, str) or not (self._chosen[stack] or any(map(_narrows, parts_now))):
             return
         if not self._chosen[stack]:
             self._chosen[stack] = [_swap(width) for width in found]
-        for chosen, width, part in zip(self._chosen[stack], found, parts, strict=True):
+        for chosen, width, part in zip(self._chosen[stack], found, parts_now, strict=True):
             weight = width.projections[0].module.weight
             assert isinstance(weight, torch.Tensor)
             chosen.forced = forced
@@ -189,12 +200,16 @@ def _swap(width: LayerWidth) -> Chosen:
     """Make a layer's modules ask what is chosen; what they ask is returned."""
     chosen = Chosen(width.block)
     for projection in width.projections:
-        projection.module.__dict__[_CHOSEN] = (chosen, projection)
-        projection.module.__class__ = _narrow(type(projection.module), "map")
+        _swap_one(projection.module, (chosen, projection), "map")
     for follower in width.followers:
-        follower.module.__dict__[_CHOSEN] = (chosen, follower)
-        follower.module.__class__ = _narrow(type(follower.module), follower.how)
+        _swap_one(follower.module, (chosen, follower), follower.how)
     return chosen
+
+
+def _swap_one(module: nn.Module, asks: tuple[Chosen, Any], how: str) -> None:
+    original: Any = type(module)
+    module.__dict__[_CHOSEN] = asks
+    module.__class__ = _narrow(original, how)
 
 
 @cache

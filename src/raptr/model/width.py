@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from raptr.model.kinds import KINDS, SUPPORTED, Attention, Kind
 from raptr.model.stacks import Stack
 
 What = Literal["heads", "neurons"]
@@ -113,108 +114,6 @@ class LayerWidth:
     attention: tuple[nn.Module, ...]
 
 
-@dataclass(frozen=True)
-class _Attention:
-    """An attention of a kind of layer: paths in the layer, those of projections in the attention."""
-
-    path: str
-    inward: tuple[tuple[str, int], ...]  # projections into the heads, and how many times the heads lie in each
-    keys: str  # the one of them by which heads are counted
-    outward: str
-    size: str  # attribute with the entries of one head
-    optional: bool = False
-    further: tuple[str, ...] = ()  # modules with parameters that do not depend on the number of heads
-    table: str = ""  # a table with an entry per head, which all layers share
-    how: Literal["", "split", "bias"] = ""
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """A kind of layer, the same in several models of transformers."""
-
-    layers: tuple[str, ...]
-    attentions: tuple[_Attention, ...]
-    inward: tuple[tuple[str, ...], ...]  # projections into the neurons: the first of these sets that is there
-    outward: str
-    neurons: str  # the module that holds them, whose class is transformers' too
-
-
-def _three(*names: str) -> tuple[tuple[str, int], ...]:
-    return tuple((name, 1) for name in names)
-
-
-_BERT = _Attention(
-    path="attention",
-    inward=_three("self.query", "self.key", "self.value"),
-    keys="self.key",
-    outward="output.dense",
-    size="self.attention_head_size",
-    further=("output.LayerNorm",),
-)
-_GPT2 = _Attention(path="attn", inward=(("c_attn", 3),), keys="c_attn", outward="c_proj", size="head_dim", how="split")
-_T5 = _Attention(
-    path="layer.0.SelfAttention",
-    inward=_three("q", "k", "v"),
-    keys="k",
-    outward="o",
-    size="key_value_proj_dim",
-    table="relative_attention_bias",
-    how="bias",
-)
-
-
-def _also(attention: _Attention, **changes: Any) -> _Attention:
-    return _Attention(**{**attention.__dict__, "optional": True, **changes})
-
-
-_KINDS = (
-    _Kind(
-        layers=tuple(
-            f"{name}DecoderLayer" for name in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Granite", "SmolLM3")
-        ),
-        attentions=(
-            _Attention(
-                path="self_attn",
-                inward=_three("q_proj", "k_proj", "v_proj"),
-                keys="k_proj",
-                outward="o_proj",
-                size="head_dim",
-                further=("q_norm", "k_norm"),  # of one head
-            ),
-        ),
-        inward=(("mlp.gate_proj", "mlp.up_proj"),),
-        outward="mlp.down_proj",
-        neurons="mlp",
-    ),
-    _Kind(
-        layers=("BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer"),
-        attentions=(_BERT, _also(_BERT, path="crossattention")),
-        inward=(("intermediate.dense",),),
-        outward="output.dense",
-        neurons="intermediate",
-    ),
-    _Kind(
-        layers=("GPT2Block",),
-        attentions=(_GPT2, _also(_GPT2, path="crossattention", inward=(("q_attn", 1), ("c_attn", 2)))),
-        inward=(("mlp.c_fc",),),
-        outward="mlp.c_proj",
-        neurons="mlp",
-    ),
-    _Kind(
-        layers=("T5Block", "MT5Block"),
-        attentions=(_T5, _also(_T5, path="layer.1.EncDecAttention")),
-        inward=(
-            ("layer.-1.DenseReluDense.wi",),
-            ("layer.-1.DenseReluDense.wi_0", "layer.-1.DenseReluDense.wi_1"),
-        ),
-        outward="layer.-1.DenseReluDense.wo",
-        neurons="layer.-1.DenseReluDense",
-    ),
-)
-SUPPORTED = ", ".join(layer for kind in _KINDS for layer in kind.layers)
-"""The classes of layers whose width can be chosen."""
-
-
 def find_width(stack: Stack) -> tuple[LayerWidth, ...] | str:
     """What can be chosen in each layer of a stack, or the reason why nothing can."""
     found = []
@@ -238,7 +137,7 @@ def whole_class(module: nn.Module) -> type[nn.Module]:
 
 def _of_layer(block: nn.Module) -> LayerWidth | str:
     name = type(block).__name__
-    kind = next((kind for kind in _KINDS if name in kind.layers), None)
+    kind = next((kind for kind in KINDS if name in kind.layers), None)
     if kind is None or not _is_transformers(block):
         return f"{name} is not a kind of layer whose heads and neurons are known"
     projections, followers, attentions = list[Projection](), list[Follower](), list[nn.Module]()
@@ -268,7 +167,7 @@ def _of_layer(block: nn.Module) -> LayerWidth | str:
     )
 
 
-def _of_attention(attention: nn.Module, rule: _Attention) -> list[Projection] | str:
+def _of_attention(attention: nn.Module, rule: Attention) -> list[Projection] | str:
     kind = type(attention).__name__
     size = _attribute(attention, rule.size)
     maps = {path: _at(attention, path) for path, _ in rule.inward} | {rule.outward: _at(attention, rule.outward)}
@@ -297,7 +196,7 @@ def _of_attention(attention: nn.Module, rule: _Attention) -> list[Projection] | 
     return found
 
 
-def _of_mlp(block: nn.Module, kind: _Kind) -> list[Projection] | str:
+def _of_mlp(block: nn.Module, kind: Kind) -> list[Projection] | str:
     holder = _at(block, kind.neurons)
     inward = next((paths for paths in kind.inward if all(_at(block, path) for path in paths)), kind.inward[0])
     maps = {path: _at(block, path) for path in (*inward, kind.outward)}
@@ -309,7 +208,8 @@ def _of_mlp(block: nn.Module, kind: _Kind) -> list[Projection] | str:
     sizes = {_sizes(maps[path])[0 if path == kind.outward else 1] for path in maps}
     if further or len(sizes) > 1:
         return f"{type(holder).__name__} has {', '.join(further) or f'neurons of the numbers {sorted(sizes)}'}"
-    return [_projection(module, "neurons", path == kind.outward, 1, *sizes, 1) for path, module in maps.items()]
+    (count,) = sizes
+    return [_projection(module, "neurons", path == kind.outward, 1, count, 1) for path, module in maps.items()]
 
 
 def _projection(module: nn.Module | None, what: What, inputs: bool, times: int, count: int, size: int) -> Projection:
