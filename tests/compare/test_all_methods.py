@@ -45,7 +45,8 @@ def every(config: RunConfig, folder: Path, cache: Path, **changes: Any) -> tuple
 def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, Any, Heard]:
     """All methods for one seed."""
     folder = tmp_path_factory.mktemp("comparisons") / "all"
-    config = tiny(model=MODEL, methods={"raptr": {"schedule": "2-3-4", "fixed": [0]}}, training__max_steps=20)
+    methods = {"raptr": {"schedule": "2-3-4", "fixed": [0]}, "depth_width_raptr": {"fixed": [0]}}
+    config = tiny(model=MODEL, methods=methods, training__max_steps=20)
     return (folder, *every(config, folder, cache))
 
 

@@ -27,6 +27,7 @@ MODEL = {
 }
 SETTINGS_OF: dict[str, dict[str, Any]] = {
     "raptr": {"schedule": "2-3-4", "fixed": [0], "scaling": "sqrt"},
+    "depth_width_raptr": {"fixed": [0]},
     "gradual_stacking": {"transition_lr": {"rewarm": 3}},
     "midas": {"state": "reset", "transition_lr": {"scale": 0.5}},
     "late_expansion": {"layers": 0, "new": "silent"},
