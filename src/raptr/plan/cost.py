@@ -180,11 +180,15 @@ def layer_share(plan: Plan, costs: LayerCosts | None = None) -> float:
 
 def _first_run(steps: int, bind: Callable[[int], Plan]) -> int:
     """The fewest steps from ``steps`` on that the method allows; short runs may lack a step for a stage."""
+    said = ""
     for further in range(steps, 2 * steps + 1000):
         try:
             bind(further)
         except RaptrError as error:
             problem = error
+            if str(error) == said:  # it has nothing to do with the number of steps
+                break
+            said = str(error)
         else:
             return further
     raise problem

@@ -7,7 +7,7 @@ of it, for a model's shape and a number of steps, and refuses what does not fit.
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Integral
@@ -85,9 +85,12 @@ class Schedule:
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", tuple(self.sizes))
-        if not isinstance(self.lengths, str):
-            object.__setattr__(self, "lengths", tuple(self.lengths))
+        for name in ("sizes", "lengths"):
+            value = getattr(self, name)
+            if not isinstance(value, Iterable):
+                raise RaptrError(f"{name}={value!r} of a schedule is not a tuple; give one entry for each stage.")
+            if not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
         if not self.sizes:
             raise RaptrError('the schedule has no stage; write its sizes, e.g. "6-8-10-12".')
         for size in self.sizes:
@@ -122,6 +125,8 @@ class Schedule:
         Raises:
             RaptrError: the text is not sizes joined by "-", or lengths, warm-up or exponent are not valid.
         """
+        if not isinstance(text, str):
+            raise RaptrError(f'schedule {text!r} is not text such as "6-8-10-12"; for numbers, make a Schedule.')
         sizes: list[int | Fraction] = []
         for part in (part.strip() for part in text.split("-")):
             if not re.fullmatch(r"\d{1,6}%?|\d{1,6}\.\d{1,9}%", part):

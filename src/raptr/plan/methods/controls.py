@@ -89,7 +89,8 @@ class Reversed:
     Costs what RaPTr with the same sizes costs, and trains the whole model first instead of last.
 
     Args:
-        schedule: a `Schedule` whose sizes do not rise, or its sizes as text, "12-10-8-6" or "100%-75%-50%".
+        schedule: a `Schedule` whose sizes fall from the whole model, or its sizes as text, "12-10-8-6" or
+            "100%-75%-50%".
         fixed: layers that are always kept, negative from the end; in every stack.
         sampler: "fixed" or "bernoulli", as for `RaPTr`.
         scaling: "none", "inverse" or "sqrt", as for `RaPTr`.
@@ -132,7 +133,8 @@ class Reversed:
         """Bind to a model's shape and a run of ``steps`` steps.
 
         Raises:
-            RaptrError: the sizes rise, or do not fit the model or its fixed set, or a fixed layer is out of range.
+            RaptrError: the sizes rise, or do not begin with the whole model, or do not fit it or its fixed set, or a
+                fixed layer is out of range.
         """
         assert isinstance(self.schedule, Schedule)
         stages = self.schedule.bind(shape, steps)
@@ -144,5 +146,10 @@ class Reversed:
                 raise RaptrError(
                     f"schedule {self.schedule} grows ({'-'.join(map(str, sizes))} layers of {stack.name!r}); "
                     "reversed shrinks: give sizes that do not rise, e.g. 12-10-8-6."
+                )
+            if sizes[0] != stack.layers:
+                raise RaptrError(
+                    f"schedule {self.schedule} begins with {sizes[0]} of the {stack.layers} layers of "
+                    f"{stack.name!r}; reversed trains the whole model first: begin with {stack.layers} or 100%."
                 )
         return bind_paths(self, shape, stages, fixed, self.transition_lr)

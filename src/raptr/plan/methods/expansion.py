@@ -1,14 +1,13 @@
 """Late expansion: almost the whole run trains a model of 0, 1 or a few layers; all others come at the end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from raptr.errors import RaptrError
-from raptr.plan.methods.growth import GrowthPlan, Paths, Sources, bind_growth, prefixes
-from raptr.plan.methods.spec import check_choice, check_share, check_transition
+from raptr.plan.methods.growth import GrowthPlan, Paths, Sources, bind_growth, prefixes, stages_around
+from raptr.plan.methods.spec import check_choice, check_count, check_share, check_transition
 from raptr.plan.methods.stacking import State
-from raptr.plan.schedule import Schedule
 from raptr.plan.shape import ModelShape, StackShape
 from raptr.plan.transition import TransitionLR
 
@@ -31,7 +30,7 @@ class LateExpansion:
 
     Args:
         layers: k, from 0 on.
-        at: the share of the run at which the model grows, between 0 and 1.
+        at: the share of the run at which the model grows, between 0 and 1; the boundary is the nearest step.
         new: what new layers are.
         state: "copy" gives copied layers the optimizer state of those they are copied from, "reset" none.
         transition_lr: what the learning rate does at the boundary; nothing if not given.
@@ -56,9 +55,8 @@ class LateExpansion:
     name = "late_expansion"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.layers, int) or self.layers < 0:
-            raise RaptrError(f"layers={self.layers!r} is not a whole number from 0 on.")
-        check_share("at", self.at, zero=False, one=False)
+        check_count("layers", self.layers, least=0)
+        check_share("at", self.at, one=False)
         check_choice("new", self.new, get_args(New))
         check_choice("state", self.state, get_args(State))
         check_transition(self.transition_lr)
@@ -83,10 +81,8 @@ class LateExpansion:
                 return paths, ({}, {layer: layer % self.layers for layer in added})
             return paths, ({}, {layer: layer for layer in added} if self.new == "silent" else {})
 
-        halves = Schedule((1, 1), lengths=(float(self.at), 1 - float(self.at))).bind(shape, steps)
-        sizes = ((self.layers,) * len(shape.stacks), shape.layers)
         return bind_growth(
-            [replace(stage, sizes=size) for stage, size in zip(halves, sizes, strict=True)],
+            stages_around(self.at, shape, [self.layers] * len(shape.stacks), steps),
             shape,
             grow,
             reset=self.state == "reset" or self.new != "copy",

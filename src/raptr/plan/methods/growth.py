@@ -7,13 +7,14 @@ nothing of it.
 """
 
 import itertools
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from raptr.errors import RaptrError
+from raptr.plan.methods.spec import warn
 from raptr.plan.protocol import Keep
-from raptr.plan.schedule import Schedule, Stage, stage_at
+from raptr.plan.schedule import Schedule, Stage, check_steps, nearest, stage_at
 from raptr.plan.shape import ModelShape, StackShape
 from raptr.plan.subnetwork import Copy, Subnetwork
 from raptr.plan.transition import TransitionLR
@@ -128,6 +129,29 @@ def prefixes(sizes: Sequence[int]) -> Paths:
     return tuple(tuple(range(size)) for size in sizes)
 
 
+def stages_around(at: float, shape: ModelShape, before: Sequence[int], steps: int) -> tuple[Stage, Stage]:
+    """The two stages of a method that grows once, at a share of the run.
+
+    Args:
+        at: the share; the boundary is the nearest step.
+        shape: of the model, which the second stage trains whole.
+        before: the number of layers of each stack in the first stage.
+        steps: of the run.
+
+    Raises:
+        RaptrError: one of the stages would have no step.
+    """
+    check_steps(steps)
+    boundary = nearest(Fraction(at).limit_denominator(10**9) * steps)
+    if not 0 < boundary < steps:
+        raise RaptrError(
+            f"at={at:g} leaves no step {'after' if boundary else 'before'} the growth in a run of {steps} steps; "
+            "train longer, or grow at another time."
+        )
+    small = Stage(start=0, stop=boundary, sizes=tuple(before))
+    return small, Stage(start=boundary, stop=steps, sizes=shape.layers)
+
+
 def check_no_warmup(schedule: Schedule, name: str) -> None:
     """Refuse a full-model warm-up: a method that grows has no full model yet."""
     if schedule.warmup:
@@ -163,7 +187,6 @@ def _say_required(paths: Sequence[Subnetwork], found: Sequence[tuple[Paths, Sour
         if layer in paths[0].layers[i] and layer not in found[i][0][0]
     ]
     if added:
-        warnings.warn(
-            f"layers that cannot be left out run from the beginning ({'; '.join(added)}); nothing is copied onto them.",
-            stacklevel=4,
+        warn(
+            f"layers that cannot be left out run from the beginning ({'; '.join(added)}); nothing is copied onto them."
         )

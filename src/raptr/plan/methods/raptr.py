@@ -1,5 +1,6 @@
 """RaPTr: random paths that grow in stages until they are the whole model."""
 
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -105,10 +106,10 @@ class RaPTr:
 
 
 def _as_fixed(fixed: Any, schedule: Schedule) -> Fixed:
-    one = as_layers(fixed)
-    if all(isinstance(each, int) for each in one):
-        return one
-    sets = tuple(as_layers(each) for each in fixed)
+    given = tuple(fixed) if isinstance(fixed, Iterable) else fixed
+    if not isinstance(given, tuple) or not any(isinstance(each, Iterable) for each in given):
+        return as_layers(given)
+    sets = tuple(map(as_layers, given))
     if len(sets) != len(schedule.sizes):
         raise RaptrError(
             f"fixed has {len(sets)} sets for the {len(schedule.sizes)} stages of schedule {schedule}; "

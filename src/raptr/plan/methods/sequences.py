@@ -1,17 +1,11 @@
 """Layer dropout by sequence: every layer runs at every step, on some of the batch's sequences."""
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from typing import get_args
 
-import numpy as np
-
-from raptr.plan.methods.dropping import Probabilities, mean_keep
-from raptr.plan.methods.spec import Redraw, always_kept, as_layers, check_choice, check_drawn, check_share
-from raptr.plan.protocol import Keep
-from raptr.plan.schedule import Stage, check_steps, stage_at
+from raptr.plan.methods.rates import Depths, RatePlan, bind_rates
+from raptr.plan.methods.spec import Inverse, Redraw, as_layers, check_choice, check_drawn, check_share
 from raptr.plan.shape import ModelShape
-from raptr.plan.subnetwork import WHOLE, Copy, LayerPart, SequenceMask, Subnetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +38,7 @@ class SequenceLayerDropout:
 
     rate: float = 0.6
     fixed: tuple[int, ...] = ()
-    scaling: Literal["none", "inverse"] = "inverse"
+    scaling: Inverse = "inverse"
     redraw: Redraw = "micro_step"
     seed: int = 0
     name = "sequence_layer_dropout"
@@ -52,80 +46,28 @@ class SequenceLayerDropout:
     def __post_init__(self) -> None:
         check_share("rate", self.rate, one=False)
         object.__setattr__(self, "fixed", as_layers(self.fixed))
-        check_choice("scaling", self.scaling, ("none", "inverse"))
+        check_choice("scaling", self.scaling, get_args(Inverse))
         check_drawn(self)
 
     def __str__(self) -> str:
         return f"Sequence layer dropout {self.rate:g}"
 
-    def keep(self, layers: int, t: Probabilities, steps: int) -> Probabilities:
-        """1 minus the probability to be skipped."""
-        depth = np.arange(layers) / max(layers - 1, 1)
-        found: Probabilities = 1 - self.rate * depth * (1 - t / max(steps - 1, 1))
-        return found
+    def depths(self, layers: int) -> Depths:
+        """l / (L - 1); one layer alone is the first, and every sequence runs through it."""
+        return tuple(layer / max(layers - 1, 1) for layer in range(layers))
 
-    def scales(self, layers: int, t: Probabilities, steps: int) -> Probabilities:
-        """1 / keep, or 1."""
-        keep = self.keep(layers, t, steps)
-        return np.ones_like(keep) if self.scaling == "none" else 1 / keep
+    def scaled(self, layers: int) -> Depths:
+        """As skipped, or not at all."""
+        return self.depths(layers) if self.scaling == "inverse" else (0.0,) * layers
 
-    def plan(self, shape: ModelShape, steps: int) -> "SequencePlan":
+    def rate_at(self, step: int, steps: int) -> float:
+        """Down to 0 at the last step; the rate itself, where there is one step."""
+        return self.rate * (1 - step / max(steps - 1, 1))
+
+    def mean_rate(self, steps: int) -> float:
+        """Half of the rate."""
+        return self.rate / 2 if steps > 1 else self.rate
+
+    def plan(self, shape: ModelShape, steps: int) -> RatePlan:
         """Bind to a model's shape and a run of ``steps`` steps."""
-        check_steps(steps)
-        always = always_kept(self.fixed, shape)
-        sizes = tuple(round(sum(stack), 6) for stack in mean_keep(self, shape, steps, always))
-        return SequencePlan(shape=shape, stages=(Stage(start=0, stop=steps, sizes=sizes),), rule=self, fixed=always)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SequencePlan:
-    """`SequenceLayerDropout`, bound to a shape and a number of steps: one stage; its size is the mean over the run."""
-
-    shape: ModelShape
-    stages: tuple[Stage, ...]
-    rule: SequenceLayerDropout
-    fixed: tuple[tuple[int, ...], ...]
-
-    def stage(self, step: int) -> Stage:
-        """The stage of a step: there is one."""
-        return stage_at(self.stages, step)
-
-    def subnetwork(self, step: int, micro: int = 0) -> Subnetwork:
-        """Every layer, each with a mask of its own: a function of (seed, step, micro-step, rank, stack, layer)."""
-        self.stage(step)
-        at, steps = np.array([[float(step)]]), self.stages[-1].stop
-        micro = micro if self.rule.redraw == "micro_step" else 0
-        parts = []
-        for i, (count, always) in enumerate(zip(self.shape.layers, self.fixed, strict=True)):
-            (keep,), (scales,) = self.rule.keep(count, at, steps), self.rule.scales(count, at, steps)
-            parts.append(
-                tuple(
-                    WHOLE
-                    if layer in always or keep[layer] >= 1
-                    else LayerPart(
-                        scale=float(scales[layer]),
-                        sequences=SequenceMask(
-                            keep=float(keep[layer]),
-                            seed=self.rule.seed,
-                            step=step,
-                            micro=micro,
-                            stack=i,
-                            layer=layer,
-                        ),
-                    )
-                    for layer in range(count)
-                )
-            )
-        return Subnetwork(Subnetwork.full(self.shape).layers, tuple(parts))
-
-    def transition(self, step: int) -> tuple[Copy, ...]:
-        """Nothing is copied."""
-        return ()
-
-    def keep(self, stage: Stage) -> Keep:
-        """The mean share of the sequences that run through each layer."""
-        return self._mean
-
-    @cached_property
-    def _mean(self) -> Keep:
-        return mean_keep(self.rule, self.shape, self.stages[-1].stop, self.fixed)
+        return bind_rates(self, self.fixed, shape, steps, sequences=True)

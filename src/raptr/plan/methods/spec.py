@@ -1,7 +1,8 @@
 """What specs of several methods share: the checks of their fields, and the layers that are always kept."""
 
+import inspect
+import operator
 import warnings
-from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 from raptr.errors import RaptrError
@@ -14,6 +15,9 @@ Sampler = Literal["fixed", "bernoulli"]
 
 Scaling = Literal["none", "inverse", "sqrt"]
 """The factor on a kept layer's residual update: 1; 1 / p of its probability; sqrt(L / k) for k of L layers."""
+
+Inverse = Literal["none", "inverse"]
+"""Those of them that layer dropping has."""
 
 Redraw = Literal["step", "micro_step"]
 """Whether a path holds for an optimizer step, or for each micro-step where gradients are accumulated."""
@@ -34,16 +38,19 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
 def check_seed(seed: Any) -> None:
     """Refuse a seed that the counter-based generator cannot take."""
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise RaptrError(f"seed {seed} is not between 0 and 2**64 - 1.")
+        raise RaptrError(f"seed {seed!r} is not a whole number between 0 and 2**64 - 1.")
 
 
-def check_share(name: str, value: Any, *, zero: bool = True, one: bool = True) -> None:
-    """Refuse a value that is not a share; with ``zero`` and ``one`` these ends are allowed."""
-    number = isinstance(value, int | float)
-    within = number and (value > 0 or (zero and value == 0)) and (value < 1 or (one and value == 1))
-    if not within:
-        ends = f"{'from 0' if zero else 'above 0'} {'to 1' if one else 'to below 1'}"
-        raise RaptrError(f"{name}={value!r} is not a number {ends}.")
+def check_count(name: str, value: Any, *, least: int) -> None:
+    """Refuse a value that is not a whole number from ``least`` to 1000."""
+    if not isinstance(value, int) or not least <= value <= 1000:
+        raise RaptrError(f"{name}={value!r} is not a whole number from {least} to 1000.")
+
+
+def check_share(name: str, value: Any, *, least: float = 0.0, one: bool = True) -> None:
+    """Refuse a value that is not a number from ``least`` to 1; with ``one=False``, 1 is refused too."""
+    if not isinstance(value, int | float) or not least <= value <= 1 or (value == 1 and not one):
+        raise RaptrError(f"{name}={value!r} is not a number from {least:g} to {'' if one else 'below '}1.")
 
 
 def check_drawn(spec: Any) -> None:
@@ -62,6 +69,14 @@ def check_transition(transition_lr: Any) -> None:
         )
 
 
+def warn(message: str) -> None:
+    """Warn at the line that asked for the plan, whatever lies between."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("raptr.plan"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
 def as_schedule(schedule: Any) -> Schedule:
     """A schedule, or its sizes as text."""
     parsed = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
@@ -71,10 +86,11 @@ def as_schedule(schedule: Any) -> Schedule:
 
 
 def as_layers(fixed: Any) -> tuple[int, ...]:
-    """A fixed set as a spec keeps it; its numbers are looked at when the model is known."""
-    if not isinstance(fixed, Iterable) or isinstance(fixed, str):
-        raise RaptrError(f"fixed={fixed!r} is not a tuple of layer numbers such as (0, -1).")
-    return tuple(fixed)
+    """A fixed set as a spec keeps it; whether there are such layers is asked when the model is known."""
+    try:
+        return tuple(map(operator.index, fixed))
+    except TypeError as error:
+        raise RaptrError(f"fixed={fixed!r} is not a tuple of layer numbers such as (0, -1).") from error
 
 
 def always_kept(fixed: tuple[int, ...], shape: ModelShape) -> tuple[tuple[int, ...], ...]:
@@ -96,17 +112,16 @@ def always_kept(fixed: tuple[int, ...], shape: ModelShape) -> tuple[tuple[int, .
         added += [f"layer {layer} of {stack.name!r}: {reason}" for layer, reason in more.items()]
         result.append(tuple(sorted({*always, *more})))
     if added:
-        warnings.warn(
+        warn(
             f"the fixed set was enlarged by layers that cannot be left out ({'; '.join(added)}); "
-            "they are kept at every step, and count in the sizes of a schedule.",
-            stacklevel=4,
+            "they are kept at every step, and count in the sizes of a schedule."
         )
     return tuple(result)
 
 
 def _resolved(fixed: tuple[int, ...], stack: StackShape) -> tuple[int, ...]:
     for layer in fixed:
-        if not isinstance(layer, int) or not -stack.layers <= layer < stack.layers:
+        if not -stack.layers <= layer < stack.layers:
             raise RaptrError(
                 f"fixed layer {layer} is out of range: {stack.name!r} has the layers 0 to {stack.layers - 1} "
                 f"(or {-stack.layers} to -1 from the end)."

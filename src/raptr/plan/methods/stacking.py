@@ -7,8 +7,16 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from raptr.errors import RaptrError
-from raptr.plan.methods.growth import GrowthPlan, Paths, Sources, bind_growth, check_no_warmup, prefixes
-from raptr.plan.methods.spec import as_schedule, check_choice, check_share, check_transition
+from raptr.plan.methods.growth import (
+    GrowthPlan,
+    Paths,
+    Sources,
+    bind_growth,
+    check_no_warmup,
+    prefixes,
+    stages_around,
+)
+from raptr.plan.methods.spec import as_schedule, check_choice, check_count, check_share, check_transition
 from raptr.plan.schedule import Schedule
 from raptr.plan.shape import ModelShape, StackShape
 from raptr.plan.transition import TransitionLR
@@ -100,11 +108,9 @@ class ProgressiveStacking:
     name = "progressive_stacking"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.doublings, int) or self.doublings < 1:
-            raise RaptrError(f"doublings={self.doublings!r} is not a whole number from 1 on.")
-        if not isinstance(self.lengths, str):
-            object.__setattr__(self, "lengths", tuple(self.lengths))
-            Schedule((1,) * (self.doublings + 1), lengths=self.lengths)
+        check_count("doublings", self.doublings, least=1)
+        checked = Schedule((1,) * (self.doublings + 1), lengths=self.lengths)
+        object.__setattr__(self, "lengths", checked.lengths)
         check_choice("state", self.state, get_args(State))
         check_transition(self.transition_lr)
 
@@ -186,7 +192,7 @@ class GStack:
 
     Args:
         growth: g, at least 2; it must divide the number of layers.
-        at: the share of the run that the small model is trained for, between 0 and 1.
+        at: the share of the run that the small model is trained for, between 0 and 1; the boundary is the nearest step.
         state: "copy" gives new layers the optimizer state of those they are copied from, "reset" none.
         transition_lr: what the learning rate does at the boundary; nothing if not given.
 
@@ -209,9 +215,8 @@ class GStack:
     name = "gstack"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.growth, int) or self.growth < 2:
-            raise RaptrError(f"growth={self.growth!r} is not a whole number from 2 on.")
-        check_share("at", self.at, zero=False, one=False)
+        check_count("growth", self.growth, least=2)
+        check_share("at", self.at, one=False)
         check_choice("state", self.state, get_args(State))
         check_transition(self.transition_lr)
 
@@ -222,12 +227,12 @@ class GStack:
         """Bind to a model's shape and a run of ``steps`` steps."""
         for stack in shape.stacks:
             if stack.layers % self.growth:
+                divisors = [str(g) for g in range(2, stack.layers + 1) if stack.layers % g == 0]
                 raise RaptrError(
                     f"growth={self.growth} does not divide the {stack.layers} layers of {stack.name!r}; "
-                    f"use one of {', '.join(str(g) for g in range(2, stack.layers + 1) if stack.layers % g == 0)}."
+                    f"use {' or '.join(divisors) if divisors else 'a model of more layers'}."
                 )
-        schedule = Schedule((Fraction(1, self.growth), Fraction(1)), lengths=(float(self.at), 1 - float(self.at)))
-        stages = schedule.bind(shape, steps)
+        stages = stages_around(self.at, shape, [count // self.growth for count in shape.layers], steps)
         return bind_growth(stages, shape, _whole_stack, reset=self.state == "reset", transition_lr=self.transition_lr)
 
 

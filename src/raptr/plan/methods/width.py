@@ -110,16 +110,19 @@ class WidthPlan:
 
     def _narrow(self, k: int, i: int, part: LayerPart, place: tuple[int, int, int]) -> LayerPart:
         (heads, all_heads), (neurons, all_neurons) = self._counts(k, i)
-        if heads < all_heads:
-            chosen = draw.subset(draw.words(self.seed, draw.HEADS, place, all_heads), heads)
-            part = replace(part, heads=chosen, head_scale=self._scale(heads, all_heads))
-        if neurons < all_neurons:
-            chosen = draw.subset(draw.words(self.seed, draw.NEURONS, place, all_neurons), neurons)
-            part = replace(part, neurons=chosen, neuron_scale=self._scale(neurons, all_neurons))
-        return part
+        return LayerPart(
+            scale=part.scale,
+            heads=self._chosen(draw.HEADS, place, heads, all_heads),
+            neurons=self._chosen(draw.NEURONS, place, neurons, all_neurons),
+            head_scale=self._scale(heads, all_heads),
+            neuron_scale=self._scale(neurons, all_neurons),
+        )
+
+    def _chosen(self, purpose: int, place: tuple[int, int, int], kept: int, count: int) -> tuple[int, ...] | None:
+        return draw.subset(draw.words(self.seed, purpose, place, count), kept) if kept < count else None
 
     def _scale(self, kept: int, count: int) -> float:
-        if self.scaling == "none":
+        if self.scaling == "none" or kept == count:
             return 1.0
         return math.sqrt(count / kept) if self.scaling == "sqrt" else count / kept
 
@@ -175,9 +178,10 @@ class WidthRaPTr:
     def plan(self, shape: ModelShape, steps: int) -> WidthPlan:
         """Bind to a model's shape and a run of ``steps`` steps."""
         assert isinstance(self.schedule, Schedule)
-        whole = replace(self.schedule, sizes=(Fraction(1),) * len(self.schedule.sizes))
-        depth = RaPTr(whole, fixed=(), transition_lr=self.transition_lr)
-        return _bind(self, depth.plan(shape, steps), self.schedule.sizes)
+        stages = replace(self.schedule, sizes=(Fraction(1),) * len(self.schedule.sizes)).bind(shape, steps)
+        every = (Subnetwork.full(shape).layers,) * len(stages)
+        depth = PathPlan(shape=shape, stages=stages, fixed=every, transition_lr=self.transition_lr)
+        return _bind(self, depth, self.schedule.sizes)
 
 
 @dataclass(frozen=True)
@@ -220,13 +224,14 @@ class DepthWidthRaPTr:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", as_schedule(self.schedule))
+        if not isinstance(self.width, str):
+            raise RaptrError(f"width={self.width!r} is not text such as '50%-75%-100%'.")
         widths = Schedule.parse(self.width)
         _check_shares(widths, "width")
         if len(widths.sizes) != len(self._depth.sizes):
             raise RaptrError(
                 f"width {self.width} has {len(widths.sizes)} stages, but schedule {self.schedule} has "
-                f"{len(self._depth.sizes)}; "
-                "give one share of the width for each stage."
+                f"{len(self._depth.sizes)}; give one share of the width for each stage."
             )
         check_choice("narrowed", self.narrowed, get_args(Narrowed))
         check_drawn(self)
