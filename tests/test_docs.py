@@ -72,5 +72,7 @@ def test_a_method_is_one_file_and_one_line(tmp_path: Path, cache: Path) -> None:
 @pytest.mark.parametrize("guide", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
 def test_tests_and_files_that_a_guide_names_exist(guide: Path) -> None:
     text = guide.read_text(encoding="utf-8")
+    for line in re.findall(r"^\|.*", text, flags=re.M):
+        assert line.endswith("|"), line
     for name in re.findall(r"`((?:src|docs|tests|benchmarks)/[\w/.]+)`", text):
         assert (DOCS.parent / name).exists() or "windows" in name, name
