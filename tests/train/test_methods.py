@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from raptr import Subnetwork, attach
 from raptr.config import SETTINGS, SMALLER, RunConfig
 from raptr.plan import METHODS, Full, LayerCosts, plan_cost, trained_part
+from raptr.train.build import build_model
 from raptr.train.metrics import layer_flops
 from raptr.train.task import prepare_task
 from runs import TINY, metrics, run, tiny
@@ -192,6 +195,34 @@ def test_flops_of_a_step_are_the_mean_over_its_micro_steps(cache: Path) -> None:
     by_hand = [sum(len(plan.subnetwork(5, micro).layers[0]) for micro in range(4)) / 4]
     assert [layer_flops(plan, 5, costs, micro_steps=4)] == by_hand
     assert layer_flops(plan, 5, costs) == len(plan.subnetwork(5).layers[0])
+
+
+DROPPING = ("layerdrop", "stochastic_depth", "pld")  # at no step is it certain that they run the whole model
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(DROPPING) - {"constant_size"}))
+def test_a_full_step_is_bit_for_bit_one_of_the_untouched_model(method: str, cache: Path) -> None:
+    config = config_of(method)
+    task = prepare_task(config, cache)
+    plan = task.plan(config.build_method())
+    full = 0 if method == "reversed" else STEPS - 1
+    batch = task.collator()([task.training_data(STEPS)[i] for i in range(4)])
+    found = []
+    for attached in (False, True):
+        model = build_model(config, task.model_config).train()
+        if attached:
+            net = attach(model)
+            net.prepare(torch.optim.SGD(model.parameters(), lr=0.1))
+            for step in (max(full - 1, 0), full):  # also after a step of a smaller part
+                if not plan.transition(step):
+                    net.activate(plan, step)
+            assert net.subnetwork == Subnetwork.full(task.shape)
+        loss = model(**batch).loss
+        loss.backward()
+        found.append((loss, {name: p.grad for name, p in model.named_parameters()}))
+    (plain, expected), (loss, gradients) = found
+    assert torch.equal(loss, plain)
+    assert all(torch.equal(gradients[name], gradient) for name, gradient in expected.items())
 
 
 def test_settings_cover_every_method() -> None:
