@@ -54,7 +54,10 @@ def subset(random_words: Words, size: int) -> tuple[int, ...]:
     """
     if size >= len(random_words):
         return tuple(range(len(random_words)))
-    return tuple(np.sort(np.argpartition(random_words, size)[:size]).tolist())
+    chosen = (random_words < np.partition(random_words, size)[size]).nonzero()[0]
+    if len(chosen) != size:  # equal words, once in 2**64
+        chosen = np.sort(np.argsort(random_words, kind="stable")[:size])
+    return tuple(chosen.tolist())
 
 
 def uniforms(random_words: Words) -> npt.NDArray[np.float64]:

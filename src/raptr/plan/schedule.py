@@ -7,7 +7,7 @@ of it, for a model's shape and a number of steps, and refuses what does not fit.
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Integral
@@ -85,9 +85,12 @@ class Schedule:
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", tuple(self.sizes))
-        if not isinstance(self.lengths, str):
-            object.__setattr__(self, "lengths", tuple(self.lengths))
+        for name in ("sizes", "lengths"):
+            value = getattr(self, name)
+            if not isinstance(value, Iterable):
+                raise RaptrError(f"{name}={value!r} of a schedule is not a tuple; give one entry for each stage.")
+            if not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
         if not self.sizes:
             raise RaptrError('the schedule has no stage; write its sizes, e.g. "6-8-10-12".')
         for size in self.sizes:
@@ -122,6 +125,8 @@ class Schedule:
         Raises:
             RaptrError: the text is not sizes joined by "-", or lengths, warm-up or exponent are not valid.
         """
+        if not isinstance(text, str):
+            raise RaptrError(f'schedule {text!r} is not text such as "6-8-10-12"; for numbers, make a Schedule.')
         sizes: list[int | Fraction] = []
         for part in (part.strip() for part in text.split("-")):
             if not re.fullmatch(r"\d{1,6}%?|\d{1,6}\.\d{1,9}%", part):
@@ -142,7 +147,7 @@ class Schedule:
             RaptrError: a size is larger than a stack, or a stage would have no step.
         """
         check_steps(steps)
-        warmup = self.warmup if isinstance(self.warmup, int) else _nearest(Fraction(self.warmup) * steps)
+        warmup = self.warmup if isinstance(self.warmup, int) else nearest(Fraction(self.warmup) * steps)
         rest = steps - warmup
         if rest < len(self.sizes):
             if rest < 0:
@@ -178,12 +183,12 @@ class Schedule:
                 )
         total = sum(weights)
         ends = [sum(weights[: k + 1], Fraction(0)) / total for k in range(len(weights))]
-        return [0, *(_nearest(rest * end) for end in ends)]
+        return [0, *(nearest(rest * end) for end in ends)]
 
     def _resolve(self, size: int | Fraction, shape: ModelShape) -> tuple[int, ...]:
         """A size as a layer count of every stack."""
         if isinstance(size, Fraction):
-            return tuple(max(1, _nearest(size * count)) for count in shape.layers)
+            return tuple(max(1, nearest(size * count)) for count in shape.layers)
         for stack in shape.stacks:
             if size > stack.layers:
                 raise RaptrError(
@@ -199,7 +204,7 @@ def check_steps(steps: int) -> None:
         raise RaptrError(f"steps={steps}: give a whole number of steps; a run has at least 1.")
 
 
-def _nearest(value: Fraction) -> int:
+def nearest(value: Fraction) -> int:
     """The nearest whole number; a half goes up."""
     return math.floor(value + Fraction(1, 2))
 

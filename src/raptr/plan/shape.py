@@ -1,6 +1,6 @@
 """The shape of a model: all that a method needs to know of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from raptr.errors import RaptrError
@@ -69,6 +69,8 @@ class ModelShape:
 
         ``heads`` and ``neurons`` of each layer are only needed by methods that choose among them.
         """
+        if not isinstance(layers, int | Iterable):
+            raise RaptrError(f"layers={layers!r} is not a number of layers, nor one for each stack.")
         counts = (layers,) if isinstance(layers, int) else tuple(layers)
         if not counts:
             raise RaptrError("layers is empty; give one number of layers per stack, e.g. layers=12.")

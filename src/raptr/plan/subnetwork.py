@@ -3,10 +3,13 @@
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from raptr.errors import RaptrError
 from raptr.plan import draw
 from raptr.plan.shape import ModelShape
+
+_INF = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +64,18 @@ class LayerPart:
     sequences: SequenceMask | None = None
 
     def __post_init__(self) -> None:
-        for name in ("heads", "neurons"):
-            kept = getattr(self, name)
-            if kept is not None and not (kept and _rises(kept)):
-                raise RaptrError(f"kept {name} {_short(kept)} are not rising numbers from 0 on; give at least one.")
-        if not (self.scale > 0 and self.head_scale > 0 and self.neuron_scale > 0):
+        if self.heads is not None:
+            _check_kept("heads", self.heads)
+        if self.neurons is not None:
+            _check_kept("neurons", self.neurons)
+        try:  # fast, since a step can make a hundred of these
+            valid = 0 < self.scale < _INF and 0 < self.head_scale < _INF and 0 < self.neuron_scale < _INF
+        except TypeError:
+            valid = False
+        if not valid:
             raise RaptrError(
-                f"scales {self.scale}, {self.head_scale} and {self.neuron_scale} of a layer: each must be above 0."
+                f"scales {self.scale!r}, {self.head_scale!r} and {self.neuron_scale!r} of a layer: "
+                "each must be a finite number above 0."
             )
 
 
@@ -189,9 +197,14 @@ class Copy:
     silent: bool = False
 
 
+def _check_kept(name: str, kept: Any) -> None:
+    if not (isinstance(kept, tuple) and kept and _rises(kept)):
+        shown = f"({', '.join(map(str, kept[:12]))}, ...)" if isinstance(kept, tuple) and len(kept) > 12 else repr(kept)
+        raise RaptrError(f"kept {name} {shown} are not a tuple of rising numbers from 0 on; give at least one.")
+
+
 def _rises(numbers: tuple[int, ...]) -> bool:
-    return all(map(operator.lt, (-1, *numbers), numbers))
-
-
-def _short(numbers: tuple[int, ...]) -> str:
-    return str(numbers) if len(numbers) <= 12 else f"({', '.join(map(str, numbers[:12]))}, ...)"
+    try:
+        return all(map(operator.lt, (-1, *numbers), numbers))
+    except TypeError:
+        return False

@@ -23,7 +23,7 @@ class TransitionLR:
 
     Args:
         rewarm: N, from 2 on.
-        scale: f, above 0.
+        scale: f, above 0, up to 100.
 
     Raises:
         RaptrError: neither or both, or a value that is out of range.
@@ -47,8 +47,8 @@ class TransitionLR:
             )
         if self.rewarm is not None and (not isinstance(self.rewarm, int) or self.rewarm < 2):
             raise RaptrError(f"transition_lr rewarm={self.rewarm!r}: give a whole number of steps from 2 on.")
-        if self.scale is not None and (not isinstance(self.scale, int | float) or not 0 < self.scale < float("inf")):
-            raise RaptrError(f"transition_lr scale={self.scale!r}: give a factor above 0.")
+        if self.scale is not None and (not isinstance(self.scale, int | float) or not 0 < self.scale <= 100):
+            raise RaptrError(f"transition_lr scale={self.scale!r}: give a factor above 0, up to 100.")
 
     def factor(self, stages: Sequence[Stage], step: int) -> float:
         """What the learning rate of a step is multiplied with."""
