@@ -6,7 +6,7 @@ plan answers, for any step in any order, which subnetwork is trained.
 
 from raptr.plan.cost import LayerCosts, StageCost, plan_cost, steps_for
 from raptr.plan.methods import METHODS, Full, RaPTr
-from raptr.plan.protocol import Keep, Method, Plan, Trainable, Width, lr_factor_of, width_of
+from raptr.plan.protocol import Keep, Method, Plan, Trainable, Width, lr_factor_of, trained_part, width_of
 from raptr.plan.schedule import Schedule, Stage
 from raptr.plan.shape import ModelShape, StackShape
 from raptr.plan.subnetwork import WHOLE, Copy, LayerPart, SequenceMask, Subnetwork
@@ -36,5 +36,6 @@ __all__ = [
     "lr_factor_of",
     "plan_cost",
     "steps_for",
+    "trained_part",
     "width_of",
 ]

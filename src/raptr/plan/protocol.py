@@ -75,6 +75,22 @@ def width_of(plan: Plan, stage: Stage) -> Width:
     return found
 
 
+def trained_part(plan: Plan, step: int) -> Subnetwork | None:
+    """The layers that some step up to the end of this one's stage trains; None where that is every layer.
+
+    Before its last boundary, the full model of a growth method holds layers that were never trained: its own loss then
+    says nothing, and that of this part is what has been reached.
+    """
+    now = plan.stages.index(plan.stage(step))
+    kept = [plan.keep(stage) for stage in plan.stages[: now + 1]]
+    layers = tuple(
+        tuple(layer for layer in range(count) if any(keep[i][layer] > 0 for keep in kept))
+        for i, count in enumerate(plan.shape.layers)
+    )
+    part = Subnetwork(layers)
+    return None if part == Subnetwork.full(plan.shape) else part
+
+
 def lr_factor_of(plan: Trainable, step: int) -> float:
     """What the learning rate of a step is multiplied with: ``plan.lr_factor(step)``, or 1."""
     factor = getattr(plan, "lr_factor", None)

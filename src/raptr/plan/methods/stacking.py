@@ -135,9 +135,8 @@ class MIDAS:
     layers is written (docs/deviations.md).
 
     Args:
-        schedule: a `Schedule` whose sizes rise to the whole model, or its sizes as text (then with lengths
-            proportional to s**alpha).
-        alpha: the exponent of the stage lengths, where the schedule is given as text.
+        schedule: a `Schedule` whose sizes rise to the whole model, or its sizes as text, then with lengths
+            proportional to s (alpha = 1).
         state: "copy" gives new layers the optimizer state of those they are copied from, "reset" none.
         transition_lr: what the learning rate does at stage boundaries; nothing if not given.
 
@@ -156,7 +155,6 @@ class MIDAS:
 
     schedule: Schedule | str = "25%-50%-75%-100%"
     _: KW_ONLY
-    alpha: float = 1.0
     state: State = "copy"
     transition_lr: TransitionLR | None = None
     name = "midas"
@@ -164,7 +162,7 @@ class MIDAS:
     def __post_init__(self) -> None:
         schedule = as_schedule(self.schedule)
         if isinstance(self.schedule, str):
-            schedule = replace(schedule, lengths="proportional", alpha=self.alpha)
+            schedule = replace(schedule, lengths="proportional")
         object.__setattr__(self, "schedule", schedule)
         check_no_warmup(schedule, self.name)
         check_choice("state", self.state, get_args(State))

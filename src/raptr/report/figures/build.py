@@ -9,7 +9,7 @@ from raptr.report.figures.boundaries import boundary_chart, boundary_rows
 from raptr.report.figures.common import Data, Palette
 from raptr.report.figures.intervals import final_points, interval_chart, saving_points
 from raptr.report.figures.loss import loss_chart, loss_rows
-from raptr.report.figures.paths import Panel, panel_chart
+from raptr.report.figures.paths import HEIGHT, LOW, Panel, compact, panel_chart
 from raptr.report.figures.speed import speed_chart, speed_rows
 from raptr.report.figures.training import QUANTITIES, training_chart, training_rows
 from raptr.results.equal_loss import MEASURES, Measure
@@ -58,7 +58,7 @@ def page_specs(data: Data, comparison: Comparison, palette: Palette, panels: lis
     for number, around in enumerate(boundary_rows(comparison)):
         charts[f"boundary-{number}"] = boundary_chart(data, around, palette)
     for number, panel in enumerate(panels):
-        charts[f"path-{number}"] = panel_chart(data, panel)
+        charts[f"path-{number}"] = panel_chart(data, panel, height=LOW if compact(panels) else HEIGHT)
     for quantity in QUANTITIES:
         charts[quantity.column] = training_chart(data, training_rows(comparison, quantity), quantity, palette)
     segments, unit = speed_rows(comparison)

@@ -14,6 +14,7 @@ from raptr.results.numbers import usable
 
 Row = dict[str, Any]
 SHOWN = "shown"
+CROWD = 5  # while more methods are switched on, what is behind the lines (bands, single values) is left out
 
 # Round ticks for a logarithmic axis whose ends are at most so many times apart.
 ROUND = (
@@ -134,3 +135,10 @@ def value_axis(values: Sequence[float], log: bool) -> tuple[alt.Scale, alt.Axis]
     steps = next(steps for reach, steps in ROUND if high / low <= reach)
     ticks = [float(f"{step * 10.0**decade:.6g}") for decade in decades for step in steps]
     return alt.Scale(type="log", nice=False, padding=8), alt.Axis(values=ticks, format="~g")
+
+
+def unless_crowded(opacity: float, palette: Palette, static: bool) -> Any:
+    """Returns the opacity of what would hide the curves of many methods; in the page, of those that are switched on."""
+    if static:
+        return opacity if len(palette.names) <= CROWD else 0.0
+    return alt.expr(f"length({SHOWN}) > {CROWD} ? 0 : {opacity}")

@@ -17,6 +17,7 @@ from raptr.report.figures.common import (
     nearest,
     rounded,
     switchable,
+    unless_crowded,
     value_axis,
 )
 from raptr.results.folder import Comparison
@@ -104,6 +105,7 @@ def training_chart(
         .encode(x, y, color=tint, opacity=visible, tooltip=tooltip)
         .add_params(near)
     )
-    raw = base.mark_line(strokeOpacity=0.28, strokeWidth=1).encode(x, alt.Y("r:Q", title=None, scale=scale), color=tint)
+    faint = base.mark_line(strokeOpacity=unless_crowded(0.28, palette, static), strokeWidth=1)
+    raw = faint.encode(x, alt.Y("r:Q", title=None, scale=scale), color=tint)
     layers = [*([raw] if quantity.raw else []), line, *([] if static else [dots])]
     return switchable(layered(*layers), palette, static).properties(width=width, height=height)
