@@ -154,9 +154,7 @@ class Widths:
 
     def _swapped(self) -> Iterator[nn.Module]:
         for _, _, width in self.layers:
-            for part in (*width.projections, *width.followers):
-                if _CHOSEN in part.module.__dict__:
-                    yield part.module
+            yield from (module for module in width.modules if _CHOSEN in module.__dict__)
 
     def _note(self, gates: Sequence[Sequence[Gate]]) -> None:
         """Remember what has run with gradients as it was set until now."""

@@ -136,7 +136,7 @@ class Prepared:
     """One optimizer, and what happens around each of its steps.
 
     Before a step skipped layers get no gradient, or zeros, and the learning rate its factor; after it the rate is the
-    optimizer's own again, and heads and neurons that were not selected are as they were.
+    optimizer's own again, and what was not selected of the layers that ran is as it was.
 
     Attributes:
         stepped: whether it has stepped since this was last set to False.
@@ -149,7 +149,7 @@ class Prepared:
         optimizer: torch.optim.Optimizer,
         inactive: Inactive,
         owners: Mapping[int, Sequence[Gate]],
-        frozen: FrozenSlices | None,
+        frozen: FrozenSlices | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.stepped = False
@@ -196,9 +196,9 @@ class Prepared:
         self._rate.scale(self.factor)
 
     def _after_step(self, *_: Any) -> None:
-        self._rate.restore()
         if self._frozen is not None:
             self._frozen.put_back()
+        self._rate.restore()
         self.stepped = True
 
     def _warn_of_zeros(self, skipped: Iterable[nn.Parameter]) -> None:

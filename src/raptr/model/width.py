@@ -113,6 +113,11 @@ class LayerWidth:
     bias: nn.Module | None
     attention: tuple[nn.Module, ...]
 
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All that runs otherwise when something is chosen."""
+        return (*(one.module for one in self.projections), *(one.module for one in self.followers))
+
 
 def find_width(stack: Stack) -> tuple[LayerWidth, ...] | str:
     """What can be chosen in each layer of a stack, or the reason why nothing can."""
