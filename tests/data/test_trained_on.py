@@ -23,9 +23,7 @@ real = pytest.mark.skipif(not SHARDS.is_dir(), reason="set RAPTR_TEST_DATA to th
 
 def texts() -> list[dict[str, str]]:
     """Documents of the size of paragraphs, all different."""
-    words = random.Random(0).choices(
-        ["all", "these", "words", "in", "some", "order", "drawn", "once"], k=30 * 300
-    )
+    words = random.Random(0).choices(["all", "these", "words", "in", "some", "order", "drawn", "once"], k=30 * 300)
     return [{"text": f"Paragraph {i}: {' '.join(words[30 * i : 30 * (i + 1)])}."} for i in range(300)]
 
 
