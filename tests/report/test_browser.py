@@ -143,6 +143,21 @@ def test_many_methods_are_switched_at_once_sorted_and_unfolded(page: Page, folde
     check(page)
 
 
+TOOLTIP = "(document.querySelector('#vg-tooltip-element.visible')?.innerText ?? '')"
+
+
+@pytest.mark.parametrize("chart", ["0/loss-*", "0/end-*", "0/loss", "0/grad_norm"])
+def test_pointing_at_a_curve_names_the_method(page: Page, demo: Path, chart: str) -> None:
+    page.open(demo / "report.html", 1280)
+    assert page.evaluate(TOOLTIP) == ""
+    page.point(f'[data-chart="{chart}"]', 0.5, 0.5)
+    page.wait(f"{TOOLTIP} !== ''")
+    said = page.evaluate(TOOLTIP)
+    assert "Full" in said or "RaPTr 6-8-10-12" in said
+    assert "undefined" not in said
+    assert "null" not in said
+
+
 def test_a_growing_method_and_a_smaller_model_are_drawn(page: Page, tmp_path: Path) -> None:
     methods = {
         **SHORT,
@@ -155,6 +170,13 @@ def test_a_growing_method_and_a_smaller_model_are_drawn(page: Page, tmp_path: Pa
         page.requests.clear()
         page.open(folder / "report.html", width)
         check(page)
+        if width > 600:
+            page.evaluate("document.querySelector('#loss .every[data-every=off]').click()")
+            page.evaluate("document.querySelector('#loss .chip[data-method=stacking]').click()")
+            page.wait(f"{MARKS} > 0")
+            page.point('[data-chart="0/loss-*"]', 0.12, 0.3)
+            page.wait(f"{TOOLTIP} !== ''")
+            assert "the part trained so far (full model: 7" in page.evaluate(TOOLTIP)
         ticks = "[...document.querySelectorAll('[data-chart=\"0/loss-*\"] .role-axis-label text')]"
         assert max(float(one) for one in page.evaluate(f"{ticks}.map(one => one.textContent)")) < 70
 

@@ -16,7 +16,7 @@ from raptr.results.equal_loss import MEASURES, Measure
 from raptr.results.folder import Comparison
 
 Spec = dict[str, Any]
-Chart = alt.LayerChart | alt.VConcatChart | alt.HConcatChart
+Chart = alt.LayerChart | alt.HConcatChart | alt.ConcatChart
 
 AXES = {"total_flops": "FLOPs", "seconds": "Wall clock", "tokens": "Tokens"}
 SAVED: dict[Measure, str] = {"total_flops": "Total FLOPs saved", "seconds": "Time saved"}
@@ -94,9 +94,14 @@ def png_specs(comparison: Comparison, palette: Palette, panels: list[Panel]) -> 
             for number, one in enumerate(around, start=1)
         ]
         charts["boundaries.png"] = alt.hconcat(*shown, spacing=32)
-    charts["path-map.png"] = alt.vconcat(
-        *(panel_chart(data, panel, width=960, title=panel_title(panel), static=True) for panel in panels), spacing=24
-    )
+    many = compact(panels)
+    maps = [
+        panel_chart(
+            data, one, width=460 if many else 960, height=LOW if many else HEIGHT, title=panel_title(one), static=True
+        )
+        for one in panels
+    ]
+    charts["path-map.png"] = alt.concat(*maps, columns=2 if many else 1, spacing=24)
     charts["training.png"] = alt.hconcat(
         *(
             training_chart(

@@ -126,6 +126,21 @@ def nearest(x: str = "x") -> alt.Parameter:
     )
 
 
+def nearest_tooltip(*entries: tuple[str, str, str | None]) -> Any:
+    """Returns the tooltip of what is `nearest`: title, field and number format (None for words) of each entry.
+
+    What has no value is left out. Of the areas around points Vega-Lite reads formatted fields only, and showed
+    the method as "undefined": therefore one expression for all.
+    """
+    row = "(datum.datum || datum)"
+    parts = []
+    for title, field, form in entries:
+        value = f"{row}[{json.dumps(field)}]"
+        shown = value if form is None else f"format({value}, {json.dumps(form)})"
+        parts.append(f"isValid({value}) ? {{{json.dumps(title)}: {shown}}} : {{}}")
+    return alt.value(alt.expr(f"merge({', '.join(parts)})"))
+
+
 def value_axis(values: Sequence[float], log: bool) -> tuple[alt.Scale, alt.Axis]:
     """Returns scale and axis for ``values``: a logarithmic one gets round ticks, also within one decade."""
     if not log or not values or min(values) <= 0:

@@ -18,6 +18,7 @@ from raptr.report.figures.common import (
     dash,
     layered,
     nearest,
+    nearest_tooltip,
     rounded,
     switchable,
     unless_crowded,
@@ -257,15 +258,16 @@ def _boundaries(
 def _nearest(data: Data, rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, axis: Axis) -> alt.Chart:
     """The dot and the tooltip of the evaluation nearest to the pointer."""
     near = nearest(axis.counter)
-    tooltip = [
-        alt.Tooltip("m:N", title="Method"),
-        alt.Tooltip("y:Q", title="Validation loss", format=".4f"),
-        *([alt.Tooltip("o:N", title="Of")] if any("o" in row for row in rows.mean) else []),
-        alt.Tooltip("lo:Q", title="95% from", format=".4f"),
-        alt.Tooltip("hi:Q", title="95% to", format=".4f"),
-        alt.Tooltip("n:Q", title="Seeds"),
-        *_where(axis),
-    ]
+    tooltip = nearest_tooltip(
+        ("Method", "m", None),
+        ("Validation loss", "y", ".4f"),
+        ("Of", "o", None),
+        ("95% from", "lo", ".4f"),
+        ("95% to", "hi", ".4f"),
+        ("Seeds", "n", ",d"),
+        (axis.title, axis.counter, ",.4~g"),
+        ("Step", "s", ",d"),
+    )
     visible = alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
     dots = chart_of(data, _clamped(rows), static=False).mark_point(style="outlined", size=90, filled=True)
     dots = dots.encode(x, y, color=colour(palette, False), opacity=visible, tooltip=tooltip)

@@ -15,6 +15,7 @@ from raptr.report.figures.common import (
     dash,
     layered,
     nearest,
+    nearest_tooltip,
     rounded,
     switchable,
     unless_crowded,
@@ -92,11 +93,7 @@ def training_chart(
     y = alt.Y("y:Q", title=None, scale=scale, axis=ticks)
     base = chart_of(data, rows, static)
     tint = colour(palette, static)
-    tooltip = [
-        alt.Tooltip("m:N", title="Method"),
-        alt.Tooltip("x:Q", title="Step", format=",d"),
-        alt.Tooltip("y:Q", title=quantity.title, format=".4~g"),
-    ]
+    tooltip = nearest_tooltip(("Method", "m", None), ("Step", "x", ",d"), (quantity.title, "y", ".4~g"))
     line = base.mark_line(strokeWidth=1.8).encode(x, y, color=tint, strokeDash=dash(palette))
     near = nearest()
     visible = alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
