@@ -1,0 +1,180 @@
+"""Layer dropping and sequence dropout: probabilities, scales and draws against tests/reference/rates.py, and by hand."""
+
+import random
+from typing import Any
+
+import pytest
+
+from raptr.plan import ModelShape, Plan, SequenceMask, Subnetwork
+from raptr.plan.methods import LayerDrop, ProgressiveLayerDropping, SequenceLayerDropout, StochasticDepth
+from reference import rates as reference
+from reference.rates import Keep
+
+TWO = ModelShape.of(layers=(6, 9))
+STEPS = 50
+
+FAMILY: list[tuple[Any, Keep, Keep | None]] = [  # method, keep, what kept layers are divided by
+    (LayerDrop(), reference.layerdrop(0.2), None),
+    (LayerDrop(rate=0.5, scaling="inverse", seed=3), reference.layerdrop(0.5), reference.layerdrop(0.5)),
+    (StochasticDepth(), reference.stochastic_depth(0.5), reference.stochastic_depth(0.5)),
+    (StochasticDepth(last=0.2, scaling="none", redraw="micro_step"), reference.stochastic_depth(0.2), None),
+    (ProgressiveLayerDropping(gamma=0.05), reference.pld(0.5, 0.05), reference.pld(0.5, 0.05)),
+    (
+        ProgressiveLayerDropping(theta=0.3, gamma=0.1, variant="deepspeed", redraw="micro_step", seed=2**64 - 1),
+        reference.pld_deepspeed(0.3, 0.1),
+        reference.pld(0.3, 0.1),
+    ),
+    (ProgressiveLayerDropping(gamma=1.0, scaling="none", fixed=(0, -2)), reference.pld(0.5, 1.0), None),
+]
+
+
+def places(count: int = 40) -> list[tuple[int, int]]:
+    """Steps and micro-steps, the first and the last step among them."""
+    some = random.Random(7)
+    return [(0, 0), (STEPS - 1, 1), *((some.randrange(STEPS), some.randrange(3)) for _ in range(count))]
+
+
+@pytest.mark.parametrize(("method", "keep", "divided"), FAMILY)
+def test_paths_and_scales_are_those_of_the_reference(method: Any, keep: Keep, divided: Keep | None) -> None:
+    plan = method.plan(TWO, STEPS)
+    for step, micro in places():
+        net = plan.subnetwork(step, micro)
+        for i, layers in enumerate(TWO.layers):
+            expected = reference.path(
+                keep,
+                layers=layers,
+                steps=STEPS,
+                fixed=method.fixed,
+                seed=method.seed,
+                step=step,
+                micro=micro if method.redraw == "micro_step" else 0,
+                stack=i,
+            )
+            assert list(net.layers[i]) == expected
+            always = {layer % layers for layer in method.fixed}
+            for layer, part in net.kept(i):
+                by = 1.0 if divided is None or layer in always else divided(layer + 1, layers, step, STEPS)
+                assert part.scale == pytest.approx(1 / by, rel=1e-12)
+                assert (part.heads, part.neurons, part.sequences) == (None, None, None)
+
+
+@pytest.mark.parametrize(("method", "keep", "divided"), FAMILY)
+def test_the_mean_over_a_run_is_that_of_all_steps(method: Any, keep: Keep, divided: Keep | None) -> None:
+    for steps in (1, 2, 50, 777):
+        plan = method.plan(TWO, steps)
+        (stage,) = plan.stages
+        for i, layers in enumerate(TWO.layers):
+            always = {layer % layers for layer in method.fixed}
+            expected = [
+                1.0 if layer in always else sum(keep(layer + 1, layers, step, steps) for step in range(steps)) / steps
+                for layer in range(layers)
+            ]
+            assert list(plan.keep(stage)[i]) == pytest.approx(expected, rel=1e-12)
+            assert stage.sizes[i] == pytest.approx(sum(expected), abs=1e-6)
+
+
+def test_the_reference_of_one_variant_is_not_that_of_the_other() -> None:
+    """Control, and the off-by-one of the public implementation by hand, at a theta of one half."""
+    paper, other = reference.pld(0.5, 10.0), reference.pld_deepspeed(0.5, 10.0)
+    assert [paper(layer, 4, 9, 10) for layer in (1, 2, 3, 4)] == [0.875, 0.75, 0.625, 0.5]
+    assert [other(layer, 4, 9, 10) for layer in (1, 2, 3, 4)] == [1.0, 0.875, 0.75, 0.625]
+    four = ModelShape.of(layers=4)
+    late = ProgressiveLayerDropping(gamma=1.0, variant="deepspeed").plan(four, steps=100_000)
+    assert late.keep(late.stages[0])[0] == pytest.approx((1.0, 0.875, 0.75, 0.625), abs=1e-5)
+    # Kept with 1, 7/8, 6/8, 5/8, and divided by 7/8, 6/8, 5/8, 4/8: those of the next layers.
+    scales = {layer: part.scale for step in range(500, 600) for layer, part in late.subnetwork(step).kept(0)}
+    assert [1 / scales[layer] for layer in range(4)] == pytest.approx([0.875, 0.75, 0.625, 0.5])
+
+
+def test_by_hand() -> None:
+    """One line each: what a reader of the papers would check first."""
+    four = ModelShape.of(layers=4)
+
+    def keep(method: Any, steps: int) -> tuple[float, ...]:
+        plan: Plan = method.plan(four, steps)
+        return plan.keep(plan.stages[0])[0]
+
+    assert keep(LayerDrop(rate=0.25), 7) == (0.75,) * 4
+    assert keep(StochasticDepth(last=0.5), 7) == (0.875, 0.75, 0.625, 0.5)
+    assert keep(ProgressiveLayerDropping(), 1) == (1.0,) * 4  # theta(0) = 1
+    assert keep(SequenceLayerDropout(rate=0.6), 2) == pytest.approx((1.0, 0.9, 0.8, 0.7))  # half of 0, 0.2, 0.4, 0.6
+    # theta(t) = 0.5 exp(-t ln 2) + 0.5: 1, 0.75, mean 0.875; the last layer keeps theta(t).
+    assert keep(ProgressiveLayerDropping(gamma=0.6931471805599453), 2)[3] == pytest.approx(0.875)
+
+
+def test_plds_share_falls_and_the_sequences_share_rises() -> None:
+    twelve = ModelShape.of(layers=12)
+    falling = ProgressiveLayerDropping(gamma=0.01).plan(twelve, 2000)
+    sizes = [falling.subnetwork(step).sizes[0] for step in range(2000)]
+    assert sum(sizes[:20]) / 20 > 11
+    assert sum(sizes[-200:]) / 200 < 9.5
+    rising = SequenceLayerDropout().plan(twelve, 2000)
+    masks = [rising.subnetwork(step).parts[0][-1].sequences for step in (0, 500, 1000, 1998)]
+    assert [mask.keep for mask in masks if mask] == pytest.approx([0.4, 0.55, 0.7, 1.0], abs=1e-3)
+    assert rising.subnetwork(1999) == Subnetwork.full(twelve)
+
+
+@pytest.mark.parametrize("redraw", ["step", "micro_step"])
+@pytest.mark.parametrize("scaling", ["none", "inverse"])
+def test_masks_are_those_of_the_reference(redraw: Any, scaling: Any) -> None:
+    method = SequenceLayerDropout(rate=0.7, redraw=redraw, scaling=scaling, fixed=(-1,), seed=11)
+    plan, keep = method.plan(TWO, STEPS), reference.by_sequence(0.7)
+    for step, micro in places(12):
+        net = plan.subnetwork(step, micro)
+        assert net.layers == Subnetwork.full(TWO).layers
+        for i, layers in enumerate(TWO.layers):
+            for layer, part in net.kept(i):
+                probability = keep(layer + 1, layers, step, STEPS)
+                if layer == layers - 1 or probability == 1:
+                    assert part.sequences is None
+                    assert part.scale == 1
+                    continue
+                assert part.sequences is not None
+                assert part.sequences.keep == pytest.approx(probability, rel=1e-12)
+                assert part.scale == pytest.approx(1 if scaling == "none" else 1 / probability, rel=1e-12)
+                for rank in (0, 3):
+                    expected = reference.kept_sequences(
+                        probability,
+                        batch=7,
+                        seed=11,
+                        step=step,
+                        micro=micro if redraw == "micro_step" else 0,
+                        rank=rank,
+                        stack=i,
+                        layer=layer,
+                    )
+                    assert list(part.sequences.kept(7, rank)) == expected
+
+
+def test_every_rank_keeps_a_sequence_and_ranks_differ() -> None:
+    masks = [SequenceMask(keep=0.02, seed=1, step=step) for step in range(200)]
+    kept = [[mask.kept(4, rank) for rank in range(4)] for mask in masks]
+    assert all(len(each) >= 1 for ranks in kept for each in ranks)
+    assert sum(len(each) for ranks in kept for each in ranks) > 800  # some keep two
+    assert {each for ranks in kept for each in ranks if len(each) == 1} == {(0,), (1,), (2,), (3,)}
+    assert sum(len(set(ranks)) > 1 for ranks in kept) > 180
+    assert masks[0].kept(1) == (0,)
+    assert [SequenceMask(keep=1.0, seed=1, step=0).kept(3, rank) for rank in range(2)] == [(0, 1, 2)] * 2
+
+
+@pytest.mark.parametrize("field", ["seed", "step", "micro", "stack", "layer"])
+def test_masks_are_functions_of_all_their_fields(field: str) -> None:
+    base = {"keep": 0.5, "seed": 1, "step": 2, "micro": 3, "stack": 0, "layer": 5}
+    mask, other = SequenceMask(**base), SequenceMask(**{**base, field: base[field] + 1})  # type: ignore[arg-type]
+    assert mask.kept(64) == SequenceMask(**base).kept(64)  # type: ignore[arg-type]
+    assert mask.kept(64) != other.kept(64)
+    assert mask.kept(64, rank=1) != mask.kept(64)
+
+
+def test_required_layers_are_kept_and_not_scaled() -> None:
+    from reference.methods import two_stacks
+
+    shape = two_stacks(6, 6, 0, 3)
+    for method in (LayerDrop(rate=0.9, scaling="inverse"), StochasticDepth(last=0.1), SequenceLayerDropout(rate=0.9)):
+        with pytest.warns(UserWarning, match=r"layer 3 of 'decoder\.block'") as caught:
+            plan = method.plan(shape, 100)
+        assert caught[0].filename == __file__
+        assert [keep[3] for keep in plan.keep(plan.stages[0])] == [1.0, 1.0]
+        for step in range(100):
+            parts = dict(plan.subnetwork(step).kept(1))
+            assert (parts[3].scale, parts[3].sequences) == (1.0, None)
