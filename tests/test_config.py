@@ -534,11 +534,11 @@ def test_settings_without_effect_on_full_training_are_refused(write: Write, sett
     assert f"methods.base.{setting.partition(':')[0]}" in message
 
 
-def test_raptr_without_a_schedule_is_refused(write: Write) -> None:
-    assert "methods.raptr.schedule is missing" in refusal(write("name: x\nmethods: {raptr: {warmup: 5}}"))
-    assert "methods.raptr.schedule is missing" in refusal(write("name: x\nmethods:\n  raptr:\n"))
-    with pytest.raises(RaptrError, match=r"methods\.raptr.*6-8-10-12"):
-        load(write("name: x")).build_method()
+def test_raptr_without_a_schedule_has_the_papers_in_shares(write: Write) -> None:
+    expected = RaPTr(Schedule.parse("50%-66.7%-83.3%-100%", warmup=5))
+    assert load(write("name: x\nmethods: {raptr: {warmup: 5}}")).build_method() == expected
+    assert load(write("name: x")).build_method() == load(write("name: x\nmethods:\n  raptr:\n")).build_method()
+    assert load(write("name: x")).build_method().plan(ModelShape.of(layers=12), 100).stages[0].sizes == (6,)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ def parse_lengths(text: str) -> Any:
     parts = text.split("-")
     try:
         if all(part.endswith("%") for part in parts):
-            return tuple(float(part[:-1]) / 100 for part in parts)
-        return tuple(int(part) for part in parts)
+            return [float(part[:-1]) / 100 for part in parts]
+        return [int(part) for part in parts]
     except ValueError as error:
         raise RaptrError(
             f"--lengths {text!r} is not 'equal', 'proportional', steps ('100-200-700') or shares ('10%-20%-70%')."
@@ -37,10 +37,10 @@ def parse_warmup(text: str) -> int | float:
         raise RaptrError(f"--warmup {text!r} is neither a number of steps nor a share such as 10%.") from error
 
 
-def parse_layers(text: str) -> tuple[int, ...]:
+def parse_layers(text: str) -> list[int]:
     """Layer numbers joined by commas; nothing for none."""
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        return [int(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise RaptrError(f"--fixed {text!r} is not a list of layer numbers such as 0,-1.") from error
 
@@ -61,7 +61,7 @@ def show_plan(console: Console, label: str, plan: Plan, costs: LayerCosts | None
             "warm-up" if span.warmup else str(number - plan.stages[0].warmup),
             f"{span.start} to {span.stop - 1}",
             str(span.steps),
-            "+".join(map(str, span.sizes)),
+            span.label.removeprefix("warm-up "),
             f"{stage.layers / (span.steps * given.all_layers):.1%}",
             *([f"{stage.total / (span.steps * given.total):.1%}"] if costs else []),
         )

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from raptr.compare.budget import steps_of
-from raptr.compare.clock import clock_costs, fit
+from raptr.compare.clock import fit, read_clock
 from raptr.errors import RaptrError
 from raptr.plan import Full, LayerCosts, RaPTr, plan_cost
 from raptr.train.task import prepare_task
@@ -32,11 +32,12 @@ def test_steps_are_timed_once_for_a_comparison(tmp_path: Path, cache: Path) -> N
     wide = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 2}
     config = tiny(model={"config": wide}, methods__raptr={"schedule": "2-4-6"}, data__sequence_length=64)
     task = prepare_task(config, cache)
-    costs = clock_costs(task, tmp_path, Console(quiet=True))
+    clock = read_clock(task, tmp_path, Console(quiet=True))
+    costs = clock.costs(task.costs)
     record = json.loads((tmp_path / "clock.json").read_text())
     assert [part["layers"] for part in record["parts"]] == [[2], [4], [6]]
     assert costs.total == pytest.approx(record["parts"][2]["seconds"], rel=0.5), "the line is near what it goes through"
-    assert clock_costs(task, tmp_path, Console(quiet=True)) == costs
+    assert read_clock(task, tmp_path, Console(quiet=True)) == clock
     assert not list(tmp_path.glob("checkpoints*"))
 
 

@@ -214,7 +214,7 @@ def test_variants_of_a_method_can_be_compared(tmp_path: Path, cache: Path) -> No
     [
         ({"methods": ["full", "full"]}, "each method once"),
         ({"methods": []}, "each method once"),
-        ({"methods": ["full", "stacking"]}, "'stacking' has no entry"),
+        ({"methods": ["full", "stacking"]}, "'stacking' is neither a method of raptr nor an entry"),
         ({"seeds": 0}, "at least 1"),
         ({"seeds": 1001}, "give 1 to 1000"),
     ],

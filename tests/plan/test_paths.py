@@ -41,7 +41,19 @@ GOLDEN_BERNOULLI: dict[int, tuple[int, ...]] = {
 def test_paths_are_the_pinned_ones() -> None:
     plan = RaPTr("6-8-10-12", fixed=(0, -1), sampler="fixed", seed=0).plan(TWELVE, steps=400)
     assert {step: plan.subnetwork(step).layers for step in GOLDEN} == {s: (path,) for s, path in GOLDEN.items()}
-    assert plan.subnetwork(0, micro=1).layers == ((0, 2, 3, 9, 10, 11),)
+    each = RaPTr("6-8-10-12", redraw="micro_step").plan(TWELVE, steps=400)
+    assert each.subnetwork(0, micro=1).layers == ((0, 2, 3, 9, 10, 11),)
+    assert {step: each.subnetwork(step) for step in GOLDEN} == {step: plan.subnetwork(step) for step in GOLDEN}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_path_holds_for_a_step_unless_it_is_drawn_for_each_micro_step(sampler: Any) -> None:
+    held = RaPTr("6-8-10-12", sampler=sampler, seed=5).plan(TWELVE, steps=400)
+    each = RaPTr("6-8-10-12", sampler=sampler, seed=5, redraw="micro_step").plan(TWELVE, steps=400)
+    for step in range(0, 400, 7):
+        assert {held.subnetwork(step, micro) for micro in range(4)} == {each.subnetwork(step)}
+    drawn = [len({each.subnetwork(step, micro) for micro in range(4)}) for step in range(100)]
+    assert sum(drawn) > 350  # four paths, of 210, are seldom equal
 
 
 def test_paths_of_other_seeds_and_samplers_are_the_pinned_ones() -> None:
@@ -167,7 +179,7 @@ def test_two_processes_agree() -> None:
     assert _digest(DIGEST.replace("SEED", str(2**63 + 1)), "0") != first
 
 
-def _paths(method: RaPTr, stack: int = 0, micro: int = 0) -> list[tuple[int, ...]]:
+def _first_paths(method: RaPTr, stack: int = 0, micro: int = 0) -> list[tuple[int, ...]]:
     """The paths of the first stage, of 100 steps."""
     plan = method.plan(ModelShape.of(layers=(12, 12)), steps=400)
     return [plan.subnetwork(step, micro).layers[stack] for step in range(100)]
@@ -175,16 +187,16 @@ def _paths(method: RaPTr, stack: int = 0, micro: int = 0) -> list[tuple[int, ...
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_seeds_stacks_micro_steps_and_steps_draw_different_paths(sampler: Any) -> None:
-    method = RaPTr("6-8-10-12", sampler=sampler, seed=5)
-    base = _paths(method)
+    method = RaPTr("6-8-10-12", sampler=sampler, seed=5, redraw="micro_step")
+    base = _first_paths(method)
     others = {
-        "seed": _paths(dataclasses.replace(method, seed=6)),
-        "high bits of the seed": _paths(dataclasses.replace(method, seed=5 + 2**63)),
-        "stack": _paths(method, stack=1),
-        "micro-step": _paths(method, micro=1),
+        "seed": _first_paths(dataclasses.replace(method, seed=6)),
+        "high bits of the seed": _first_paths(dataclasses.replace(method, seed=5 + 2**63)),
+        "stack": _first_paths(method, stack=1),
+        "micro-step": _first_paths(method, micro=1),
         "next step": base[1:],
     }
-    assert base == _paths(method)
+    assert base == _first_paths(method)
     for what, other in others.items():
         # 1 path of 210 (or, with Bernoulli, at most 1 of 150) is equal by chance: 1 of 100 expected.
         assert sum(a == b for a, b in zip(base, other, strict=False)) < 10, what

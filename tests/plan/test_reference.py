@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from raptr.errors import RaptrError
 from raptr.plan import ModelShape, RaPTr, Schedule, draw
+from raptr.plan.methods.paths import PathPlan
 from reference import plan as reference
 
 # Random123's own known-answer vectors for philox4x64-10 (kat_vectors): counter, key, result.
@@ -85,6 +86,7 @@ def specs(draw_: st.DrawFn) -> dict[str, Any]:
         "warmup": warmup,
         "lengths": lengths,
         "sampler": draw_(st.sampled_from(["fixed", "bernoulli"])),
+        "redraw": draw_(st.sampled_from(["step", "micro_step"])),
         "seed": draw_(st.integers(0, 2**64 - 1)),
         "places": draw_(st.integers(0, 2**32)),
     }
@@ -98,6 +100,7 @@ def _differences(spec: dict[str, Any], seed: int) -> list[str]:
         Schedule.parse(spec["text"], lengths=spec["lengths"], warmup=spec["warmup"]),
         fixed=fixed,
         sampler=sampler,
+        redraw=spec["redraw"],
         seed=spec["seed"],
     )
     if any(stop <= start for start, stop, _ in expected):
@@ -110,11 +113,12 @@ def _differences(spec: dict[str, Any], seed: int) -> list[str]:
     places = random.Random(spec["places"])
     for _ in range(8):
         step, micro = places.randrange(steps), places.randrange(3)
+        drawn = micro if spec["redraw"] == "micro_step" else 0
         sizes = next(sizes for start, stop, sizes in expected if start <= step < stop)
         paths = tuple(
             tuple(
                 reference.path(
-                    layers=count, size=size, fixed=fixed, sampler=sampler, seed=seed, step=step, micro=micro, stack=i
+                    layers=count, size=size, fixed=fixed, sampler=sampler, seed=seed, step=step, micro=drawn, stack=i
                 )
             )
             for i, (count, size) in enumerate(zip(layers, sizes, strict=True))
@@ -139,8 +143,18 @@ def test_the_comparison_notices_another_seed() -> None:
         "warmup": 0,
         "lengths": "equal",
         "sampler": "fixed",
+        "redraw": "step",
         "seed": 5,
         "places": 0,
     }
     assert _differences(spec, 5) == []
     assert _differences(spec, 6)
+
+
+def test_the_comparison_notices_draws_for_each_micro_step() -> None:
+    spec: dict[str, Any] = {"layers": (12,), "text": "50%-100%", "fixed": (), "steps": 300, "warmup": 0}
+    spec |= {"lengths": "equal", "sampler": "fixed", "redraw": "micro_step", "seed": 5, "places": 0}
+    assert _differences(spec, 5) == []
+    with pytest.MonkeyPatch.context() as patch:  # control: a plan that overlooks the micro-step
+        patch.setattr(PathPlan, "subnetwork", lambda plan, step, micro=0, real=PathPlan.subnetwork: real(plan, step))
+        assert _differences(spec, 5)

@@ -33,7 +33,7 @@ def test_each_stack_has_its_own() -> None:
 def test_every_path_of_a_plan_keeps_them() -> None:
     with pytest.warns(UserWarning, match="stack1"):
         plan = RaPTr("4-6", sampler="fixed", seed=3).plan(shape((0,), (2, 3)), 400)
-    assert plan.fixed == ((0, 5), (0, 2, 3, 5))
+    assert plan.fixed == (((0, 5), (0, 2, 3, 5)),) * 2
     for step in range(200):
         plan.subnetwork(step).check(plan.shape)
         assert plan.subnetwork(step).sizes == (4, 4)

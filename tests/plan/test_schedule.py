@@ -341,8 +341,8 @@ def test_a_wrong_spec_is_refused(build: Callable[[], Any], given: list[str], exp
 def test_what_is_at_the_edge_is_accepted() -> None:
     assert RaPTr("2-12").plan(TWELVE, 2).subnetwork(0).layers == ((0, 11),)
     assert RaPTr("6-6-12-12").plan(TWELVE, 4).stages[1].sizes == (6,)
-    assert RaPTr("6-12", fixed=(-12, 11)).plan(TWELVE, 2).fixed == ((0, 11),)
-    assert RaPTr("6-12", fixed=()).plan(TWELVE, 2).fixed == ((),)
+    assert RaPTr("6-12", fixed=(-12, 11)).plan(TWELVE, 2).fixed == (((0, 11),),) * 2
+    assert RaPTr("6-12", fixed=()).plan(TWELVE, 2).fixed == (((),),) * 2
     assert RaPTr("1").plan(ModelShape.of(layers=1), 1).subnetwork(0).layers == ((0,),)
     assert RaPTr("6-12", seed=2**64 - 1).plan(TWELVE, 2).seed == 2**64 - 1
 

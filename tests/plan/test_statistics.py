@@ -89,7 +89,7 @@ PAIRS = list(combinations(FREE, 2))
 
 def seven(sampler: Any = "fixed", seed: int = 3, stack: int = 0, micro: int = 0) -> Draw:
     """The free layers that are kept at a step of the first stage, which has ``STEPS`` steps."""
-    plan = RaPTr("4-7", sampler=sampler, seed=seed).plan(SEVEN, steps=2 * STEPS)
+    plan = RaPTr("4-7", sampler=sampler, redraw="micro_step", seed=seed).plan(SEVEN, steps=2 * STEPS)
     return lambda step: tuple(layer for layer in plan.subnetwork(step, micro).layers[stack] if layer in FREE)
 
 

@@ -3,10 +3,13 @@
 from typing import Literal
 
 from raptr.errors import RaptrError
-from raptr.plan import Full, LayerCosts, Method, plan_cost, steps_for
+from raptr.plan import Full, LayerCosts, Method, ModelShape, plan_cost, steps_for
 from raptr.train.task import Task
 
 Budget = Literal["flops", "steps", "tokens", "seconds"]
+
+Trained = tuple[ModelShape, LayerCosts]
+"""A model's shape and what a step of it costs."""
 
 NOTES: dict[Budget, str] = {
     "flops": "Budget: every method spends the total training FLOPs of full training, to within one step; "
@@ -18,7 +21,7 @@ NOTES: dict[Budget, str] = {
 }
 
 
-def steps_of(method: Method, task: Task, budget: Budget, costs: LayerCosts) -> int:
+def steps_of(method: Method, task: Task, budget: Budget, costs: LayerCosts, trained: Trained | None = None) -> int:
     """The number of steps of a method under a budget that is what full training spends.
 
     - ``flops``: the expected total training FLOPs agree with those of full training for the
@@ -32,18 +35,21 @@ def steps_of(method: Method, task: Task, budget: Budget, costs: LayerCosts) -> i
         method: whose steps are asked for.
         task: the comparison's; its steps are those of full training.
         budget: what is held equal.
-        costs: of one step, in FLOPs or in seconds (`raptr.compare.clock.clock_costs`).
+        costs: of one step, in FLOPs or in seconds (`raptr.compare.clock.Clock.costs`).
+        trained: shape and costs of the model that this method trains, where it is not the task's.
 
     Raises:
         RaptrError: the method's schedule does not fit, or no number of steps meets the budget.
     """
+    shape, own = trained or (task.shape, costs)
+    if trained is None:
+        task.plan(method)
     if budget in ("steps", "tokens"):
-        method.plan(task.shape, task.steps)
         return task.steps
     full = Full().plan(task.shape, task.steps)
     spent = sum(stage.total for stage in plan_cost(full, costs))
     try:
-        return steps_for(spent, lambda steps: method.plan(task.shape, steps), costs)
+        return steps_for(spent, lambda steps: method.plan(shape, steps), own)
     except RaptrError as error:
         raise RaptrError(
             f"no number of steps gives {method} the {budget} of {task.steps} steps of full training: {error} "

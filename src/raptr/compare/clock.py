@@ -9,7 +9,7 @@ import json
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,21 @@ _NOTICEABLE = 0.01  # of a step's time: a smaller rise from fewest to most layer
 _WARM_UP, _ROUNDS = 3, 7  # steps that are not timed; timed steps of each size
 
 
-def clock_costs(task: Task, folder: Path, console: Console) -> LayerCosts:
-    """Seconds of a step by part: read from the comparison's ``clock.json``, or measured and kept there.
+@dataclass(frozen=True)
+class Clock:
+    """Seconds of a step: ``per_flop`` for each FLOP of the layers, and ``besides``."""
+
+    per_flop: float
+    besides: float
+
+    def costs(self, flops: LayerCosts) -> LayerCosts:
+        """Seconds of a step by part, from its FLOPs."""
+        seconds = flops.scaled(self.per_flop)
+        return replace(seconds, other=self.besides)
+
+
+def read_clock(task: Task, folder: Path, console: Console) -> Clock:
+    """The clock of a comparison: read from its ``clock.json``, or measured and kept there.
 
     They are measured once for a comparison, so that the same command always asks for the same runs.
 
@@ -46,9 +59,7 @@ def clock_costs(task: Task, folder: Path, console: Console) -> LayerCosts:
             measured = _measure(task)
         write_json(path, measured)
     record = json.loads(path.read_text(encoding="utf-8"))
-    per_flop = record["seconds_per_layer_flop"]
-    layers = tuple(tuple(cost * per_flop for cost in stack) for stack in task.costs.layers)
-    return LayerCosts(layers=layers, other=record["seconds_besides"])
+    return Clock(per_flop=record["seconds_per_layer_flop"], besides=record["seconds_besides"])
 
 
 def _measure(task: Task) -> dict[str, Any]:
@@ -65,7 +76,7 @@ def _measure(task: Task) -> dict[str, Any]:
         statistics.median(timer.seconds[step] for step in range(_WARM_UP, steps) if rotation.subnetwork(step) == part)
         for part in rotation.parts
     ]
-    flops = [task.costs.of_layers(part) for part in rotation.parts]
+    flops = [task.costs.of_layers(part, task.shape) for part in rotation.parts]
     per_flop, besides = fit(flops, seconds)
     return {
         "format": 1,

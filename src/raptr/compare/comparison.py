@@ -9,16 +9,20 @@ from rich.console import Console
 
 from raptr.compare import sweep
 from raptr.compare.budget import NOTES, Budget, steps_of
-from raptr.compare.clock import clock_costs
+from raptr.compare.clock import read_clock
 from raptr.compare.jobs import Comparison, Job
-from raptr.config import RunConfig
+from raptr.compare.smaller import is_smaller, smaller_task
+from raptr.config import SETTINGS, RunConfig
 from raptr.config.yaml import write_yaml
 from raptr.errors import RaptrError
 from raptr.results import summarise
 from raptr.train.engine import train
 from raptr.train.folder import claim_folder, read_result, write_json
 from raptr.train.hint import hint
-from raptr.train.task import prepare_task
+from raptr.train.task import Task, prepare_task
+
+ALL = "all"
+"""Stands for every method of raptr and every entry of a config."""
 
 _ALWAYS = (
     "The learning-rate schedule of each method is stretched to its own number of steps.",
@@ -54,7 +58,8 @@ def compare(
 
     Args:
         config: the comparison's config; its number of steps is that of full training.
-        methods: names of methods, or of entries in the config's ``methods``.
+        methods: names of methods, or of entries in the config's ``methods``; or `ALL` alone: every one of
+            these that fits the model.
         seeds: how many; they count up from the config's own.
         budget: what is held equal, see `steps_of`.
         folder: where the comparison is kept.
@@ -73,13 +78,20 @@ def compare(
         RaptrError: before anything is trained, if any of the runs could not be.
     """
     grid = grid or {}
+    every = list(methods) == [ALL]
+    methods = list(dict.fromkeys([*SETTINGS, *config.methods])) if every else methods
     _check(config, methods, seeds, tuning_seeds)
     task = prepare_task(config, cache)
+    if every:
+        methods = _fitting(methods, task, console)
     specs = {label: config.build_method(label) for label in methods}
-    steps = {label: steps_of(spec, task, budget, task.costs) for label, spec in specs.items()}
+    smaller = {label: smaller_task(task, label) for label in methods if is_smaller(config, label)}
+    trained = {label: (own.shape, own.costs) for label, own in smaller.items()}
+    steps = {label: steps_of(spec, task, budget, task.costs, trained.get(label)) for label, spec in specs.items()}
     comparison = Comparison(
         folder=folder,
         task=task,
+        smaller=smaller,
         labels=tuple(methods),
         seeds=tuple(config.seed + k for k in range(seeds)),
         budget=budget,
@@ -94,8 +106,10 @@ def compare(
     claim_folder(folder, write_yaml(record), "comparison.yaml")
     write_json(folder / "comparison.json", _description(comparison))
     if budget == "seconds":
-        costs = clock_costs(task, folder, console)
-        timed = {label: steps_of(spec, task, budget, costs) for label, spec in specs.items()}
+        clock = read_clock(task, folder, console)
+        costs = clock.costs(task.costs)
+        trained = {label: (own.shape, clock.costs(own.costs)) for label, own in smaller.items()}
+        timed = {label: steps_of(spec, task, budget, costs, trained.get(label)) for label, spec in specs.items()}
         comparison = replace(comparison, steps=timed)
 
     trials = [job for job in comparison.trials() if job.name in wanted]
@@ -112,6 +126,21 @@ def compare(
     summary = summarise(folder)
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _fitting(methods: Sequence[str], task: Task, console: Console) -> list[str]:
+    """Those of all methods that fit the model; the others are named with the reason."""
+    found = []
+    for label in methods:
+        try:
+            if is_smaller(task.config, label):
+                smaller_task(task, label)
+            task.plan(task.config.build_method(label))
+        except RaptrError as error:
+            console.print(f"left out: {label}: {error}", highlight=False, soft_wrap=True)
+        else:
+            found.append(label)
+    return found
 
 
 def _train(jobs: Sequence[Job], folder: Path, before: int, total: int, console: Console, command: str) -> None:

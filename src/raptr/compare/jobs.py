@@ -26,6 +26,7 @@ class Comparison:
     Attributes:
         folder: where it is kept.
         task: data, model and costs, with the config's number of steps for full training.
+        smaller: the task of each label that trains a smaller model instead.
         labels: the methods.
         seeds: the reported seeds.
         budget: what is held equal.
@@ -36,6 +37,7 @@ class Comparison:
 
     folder: Path
     task: Task
+    smaller: dict[str, Task]
     labels: tuple[str, ...]
     seeds: tuple[int, ...]
     budget: Budget
@@ -67,9 +69,10 @@ class Comparison:
         return [job.name for job in self.runs({}) if read_result(self.folder / job.name) is None]
 
     def _job(self, name: str, label: str, seed: int, values: sweep.Values, part: str | None) -> Job:
-        config = sweep.with_values(self.task.config, values)
+        task = self.smaller.get(label, self.task)
+        config = sweep.with_values(task.config, values)
         config = sweep.on_part(config, part) if part else config
-        return Job(name=name, task=_run_task(replace(self.task, config=config), label, seed, self.steps[label]))
+        return Job(name=name, task=_run_task(replace(task, config=config), label, seed, self.steps[label]))
 
 
 def run_name(label: str, seed: int) -> str:

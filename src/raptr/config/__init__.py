@@ -6,7 +6,21 @@ parts that they own (``model.config``, ``training``) are checked where they are 
 """
 
 from raptr.config.data import DataConfig, SourceConfig
-from raptr.config.load import dump, load, parse, presets
-from raptr.config.schema import FullConfig, RaPTrConfig, RunConfig
+from raptr.config.load import dump, load, parse, presets, with_settings
+from raptr.config.methods import SETTINGS, SMALLER, MethodSettings, SmallerSettings
+from raptr.config.schema import RunConfig
 
-__all__ = ["DataConfig", "FullConfig", "RaPTrConfig", "RunConfig", "SourceConfig", "dump", "load", "parse", "presets"]
+__all__ = [
+    "SETTINGS",
+    "SMALLER",
+    "DataConfig",
+    "MethodSettings",
+    "RunConfig",
+    "SmallerSettings",
+    "SourceConfig",
+    "dump",
+    "load",
+    "parse",
+    "presets",
+    "with_settings",
+]

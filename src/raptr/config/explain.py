@@ -8,17 +8,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from raptr.config.data import DataConfig, SourceConfig
+from raptr.config.methods import SETTINGS
 from raptr.config.schema import (
     CausalConfig,
     CheckpointConfig,
     EvaluationConfig,
-    FullConfig,
     MaskedConfig,
     ModelConfig,
-    RaPTrConfig,
     RunConfig,
 )
-from raptr.plan import METHODS
 
 
 def explain(problem: Any) -> str:
@@ -38,7 +36,7 @@ def explain(problem: Any) -> str:
         return f"{name} is missing."
     if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
         key = problem["ctx"]["discriminator"].strip("'")
-        kinds = {"name": "'causal', 'masked'", "method": ", ".join(map(repr, METHODS))}[key]
+        kinds = {"name": "'causal', 'masked'", "method": ", ".join(map(repr, SETTINGS))}[key]
         given = problem["input"].get(key) if isinstance(problem["input"], dict) else problem["input"]
         return f"{name}.{key}: expected one of {kinds}; given: {_SHORT.repr(given)}"
     said = problem["msg"].removeprefix("Value error, ")
@@ -68,8 +66,7 @@ _KINDS: dict[str, type[BaseModel]] = {
     "checkpoints": CheckpointConfig,
     "causal": CausalConfig,
     "masked": MaskedConfig,
-    "full": FullConfig,
-    "raptr": RaPTrConfig,
+    **SETTINGS,
 }
 
 

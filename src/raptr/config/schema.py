@@ -1,14 +1,15 @@
 """The sections of a configuration and their values."""
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from raptr.config.data import DataConfig
+from raptr.config.methods import SETTINGS, AnySettings, MethodSettings
 from raptr.config.section import SECTION, Name
 from raptr.errors import RaptrError
-from raptr.plan import METHODS, Full, Method, RaPTr, Schedule
+from raptr.plan import Method
 
 
 class _Section(BaseModel):
@@ -99,42 +100,7 @@ class CheckpointConfig(_Section):
         return _interval(self.every, steps)
 
 
-class FullConfig(_Section):
-    """Full training: nothing to set."""
-
-    method: Literal["full"] = "full"
-    inactive: ClassVar[Literal["freeze"]] = "freeze"
-
-    def build(self, seed: int) -> Method:
-        """The method's spec."""
-        return Full()
-
-
-class RaPTrConfig(_Section):
-    """The settings of RaPTr; see `raptr.plan.RaPTr` and `raptr.plan.Schedule`."""
-
-    method: Literal["raptr"] = "raptr"
-    schedule: str
-    lengths: Literal["equal", "proportional"] | list[int] | list[float] = "equal"
-    warmup: int | float = 0
-    fixed: list[int] = [0, -1]
-    sampler: Literal["fixed", "bernoulli"] = "fixed"
-    inactive: Literal["freeze", "zero"] = "freeze"
-
-    @field_validator("schedule", mode="before")
-    @classmethod
-    def _one_stage_is_a_number(cls, schedule: Any) -> Any:
-        return str(schedule) if isinstance(schedule, int) else schedule
-
-    def build(self, seed: int) -> Method:
-        """The method's spec."""
-        lengths = self.lengths if isinstance(self.lengths, str) else tuple(self.lengths)
-        schedule = Schedule.parse(self.schedule, lengths=lengths, warmup=self.warmup)
-        return RaPTr(schedule, fixed=tuple(self.fixed), sampler=self.sampler, seed=seed)
-
-
 ObjectiveConfig = Annotated[CausalConfig | MaskedConfig, Field(discriminator="name")]
-MethodConfig = Annotated[FullConfig | RaPTrConfig, Field(discriminator="method")]
 
 
 class RunConfig(_Section):
@@ -147,7 +113,7 @@ class RunConfig(_Section):
     name: Name
     seed: int = Field(default=0, ge=0, lt=2**32)
     method: Name = "raptr"
-    methods: dict[Name, MethodConfig] = {}
+    methods: dict[Name, AnySettings] = {}
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = CausalConfig()
@@ -170,20 +136,21 @@ class RunConfig(_Section):
             for label, settings in methods.items()
         }
 
-    def settings(self, label: str) -> FullConfig | RaPTrConfig:
-        """The settings of a method of this config; a method that needs none needs no entry.
+    def settings(self, label: str) -> MethodSettings:
+        """The settings of an entry of ``methods``; a method without an entry has its defaults.
 
         Raises:
-            RaptrError: there is neither an entry nor a method of that name that needs no settings.
+            RaptrError: there is neither an entry nor a method of that name.
         """
         if label in self.methods:
             return self.methods[label]
-        if label == "full":
-            return FullConfig()
-        known = ", ".join(sorted({"full", *self.methods}))
+        if label in SETTINGS:
+            return SETTINGS[label]()  # type: ignore[call-arg]
+        known = {**SETTINGS, **self.methods}
         raise RaptrError(
-            f"method {label!r} has no entry in methods (there are: {known}); add one under methods.{label}, with "
-            f"the method it is (raptr has: {', '.join(METHODS)}) and its settings, e.g. schedule: 6-8-10-12."
+            f"method {label!r} is neither a method of raptr nor an entry in methods (there are: {', '.join(known)}); "
+            f"add one under methods.{label}, with the method it is and its settings, e.g. method: raptr and "
+            "schedule: 6-8-10-12."
         )
 
     def build_method(self, label: str | None = None) -> Method:

@@ -2,19 +2,24 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import nn
 
 from raptr.errors import RaptrError
+from raptr.model.boundaries import Boundaries
 from raptr.model.check import Layers, find_layers
 from raptr.model.depth import Gate, gate_of, is_topmost, keep_only, put_gate, take_gate
 from raptr.model.flops import flops_of
-from raptr.model.optimizer import Inactive, copy_layers, create_state, drop_gradients, fill_gradients
+from raptr.model.narrow import Widths
+from raptr.model.optimizer import Inactive, Prepared, create_state
+from raptr.model.possible import check_subnetwork
+from raptr.model.slices import FrozenSlices
 from raptr.model.stacks import Blocks
 from raptr.model.twin import Inputs
 from raptr.plan import LayerCosts, Subnetwork, Trainable
+from raptr.plan.protocol import lr_factor_of
 
 
 def attach(
@@ -71,21 +76,28 @@ def attach(
 
 
 class AttachedModel:
-    """The handle that `attach` returns: activates parts of the model. Use `attach` to make one."""
+    """The handle that `attach` returns: activates parts of the model. Use `attach` to make one.
+
+    Attributes:
+        model: the model.
+        shape: its stacks and layers.
+        lr_factor: what the learning rate of the active step is multiplied with, on top of its schedule.
+    """
 
     def __init__(self, model: nn.Module, layers: Layers, inputs: Inputs | None, *, compile: bool) -> None:
         self.model = model
         self.shape = layers.shape
+        self.lr_factor = 1.0
+        self._layers = layers
         self._stacks = layers.stacks
         self._inputs = inputs
         self._compiled = compile
         self._gates: list[list[Gate]] = []
-        self._optimizers: list[torch.optim.Optimizer] = []
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._widths = Widths(layers.stacks)
+        self._prepared: list[Prepared] = []
         self._active: Subnetwork | None = None
         self._step: int | None = None
-        self._stepped = False
-        self._copied: set[int] = set()
+        self._boundaries = Boundaries(layers)
         for i, (stack, shape) in enumerate(zip(self._stacks, self.shape.stacks, strict=True)):
             returns, required = layers.returns(i), dict(shape.required)
             gates = [put_gate(block, returns, required=layer in required) for layer, block in enumerate(stack.blocks)]
@@ -112,7 +124,8 @@ class AttachedModel:
         """Set what the next step trains; it holds until the next call.
 
         Call it before the forward, and not again until the backward has ended: recomputation under
-        activation checkpointing runs what is active then.
+        activation checkpointing runs what is active then. Copies are made by the first call of their step, once
+        for each plan object; the learning rate's factor holds inside the optimizer's step only.
 
         Args:
             plan: anything with ``subnetwork(step, micro=0)`` and ``transition(step)``.
@@ -123,29 +136,33 @@ class AttachedModel:
             The subnetwork that is active now.
 
         Raises:
-            RaptrError: the subnetwork is not a part of this model, or the step copies layers and no
-                optimizer was given to `prepare`.
+            RaptrError: the subnetwork is not a part of this model, or asks of a layer what it cannot do; the plan
+                cannot be trained to its end (all stages are looked at when a plan is first activated); or the step
+                copies layers or changes the learning rate, and no optimizer was given to `prepare`.
         """
         self._refuse_detached()
-        subnetwork = plan.subnetwork(step, micro=micro)
-        subnetwork.check(self.shape)
-        copies = plan.transition(step)
-        if copies and step not in self._copied:
-            if not self._optimizers:
-                raise RaptrError(
-                    f"step {step} copies layers, whose optimizer state must move with them, but no optimizer is known; "
-                    "call net.prepare(optimizer) before training."
-                )
-            copy_layers([stack.blocks for stack in self._stacks], self._optimizers, copies)
-            self._copied.add(step)
+        optimizers = [prepared.optimizer for prepared in self._prepared]
+        copies = self._boundaries.due(plan, step, optimizers)
+        subnetwork, factor = plan.subnetwork(step, micro=micro), lr_factor_of(plan, step)
+        check_subnetwork(subnetwork, self._layers)
+        self._widths.check(subnetwork)
+        if factor != 1 and not optimizers:
+            raise RaptrError(
+                f"step {step} multiplies the learning rate by {factor:g}, but no optimizer is known; "
+                "call net.prepare(optimizer) before training."
+            )
+        self._boundaries.make(plan, step, copies, optimizers)
         self._set(subnetwork, forced=False)
-        self._active = subnetwork
-        if self._stepped or step != self._step:  # a scaler can leave out the optimizer's step
-            for gates in self._gates:
+        self._active, self.lr_factor = subnetwork, factor
+        if step != self._step or any(prepared.stepped for prepared in self._prepared):
+            for gates in self._gates:  # not only after a step: a scaler can leave it out
                 for gate in gates:
                     gate.ran = False
-        self._stepped = False
+            self._widths.forget()
         self._step = step
+        for prepared in self._prepared:
+            prepared.restore()
+            prepared.stepped, prepared.factor, prepared.active = False, factor, True
         return subnetwork
 
     @contextmanager
@@ -161,11 +178,15 @@ class AttachedModel:
             True
         """
         self._refuse_detached()
-        subnetwork.check(self.shape)
-        before = [([i for i, gate in enumerate(gates) if gate.kept], gates[0].forced) for gates in self._gates]
-        self._set(subnetwork, forced=True)
+        check_subnetwork(subnetwork, self._layers)
+        self._widths.check(subnetwork)
+        before = [
+            ([(i, gate.part) for i, gate in enumerate(gates) if gate.kept], gates[0].forced) for gates in self._gates
+        ]
         try:
-            yield
+            with self._widths.aside(self._gates):
+                self._set(subnetwork, forced=True)
+                yield
         finally:
             for gates, (kept, forced) in zip(self._gates, before, strict=True):
                 keep_only(gates, kept, forced=forced)
@@ -178,8 +199,9 @@ class AttachedModel:
 
         Args:
             optimizer: a torch optimizer, or one wrapped by Accelerate. One call per optimizer.
-            inactive: "freeze" leaves skipped layers and their state untouched; "zero" gives them zero
-                gradients, so that momentum and weight decay move them.
+            inactive: "freeze" leaves skipped layers and their state untouched, and of the others the heads and
+                neurons that were not selected; "zero" gives them zero gradients, so that momentum and weight
+                decay move them.
 
         Raises:
             RaptrError: an unknown policy, an optimizer that was prepared before, or one that holds no
@@ -191,7 +213,7 @@ class AttachedModel:
         optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper holds the real one
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise RaptrError(f"prepare was given a {type(optimizer).__name__}; expected a torch optimizer.")
-        if any(optimizer is known for known in self._optimizers):
+        if any(optimizer is prepared.optimizer for prepared in self._prepared):
             raise RaptrError("this optimizer was prepared before; call prepare once for each optimizer.")
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         owners = self._owners()
@@ -200,30 +222,11 @@ class AttachedModel:
                 "the optimizer holds no parameter of the model's layers; make it from this model's parameters, "
                 "after fully_shard where the model is sharded."
             )
+        frozen = FrozenSlices(optimizer, self._widths) if inactive == "freeze" else None
         create_state(optimizer)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-
-        def before_step(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-            if inactive == "zero" and closure is not None:
-                raise RaptrError(
-                    'inactive="zero" was asked for, but the closure given to step() makes the gradients anew, without '
-                    'the zeros; call step() without a closure, or prepare(optimizer, inactive="freeze").'
-                )
-            if self._active is None:
-                return
-            inside = [p for p in parameters if id(p) in owners]
-            if inactive == "freeze":
-                drop_gradients(p for p in inside if not any(gate.ran for gate in owners[id(p)]))
-            else:
-                fill_gradients(inside)
-
-        def after_step(*_: Any) -> None:
-            self._stepped = True
-
-        self._hooks.append(optimizer.register_step_pre_hook(before_step))
-        self._hooks.append(optimizer.register_step_post_hook(after_step))
-        self._optimizers.append(optimizer)
+        prepared = Prepared(optimizer, inactive, owners, frozen)
+        prepared.factor, prepared.active = self.lr_factor, self._active is not None
+        self._prepared.append(prepared)
 
     def detach(self) -> None:
         """Make the model an ordinary one again.
@@ -239,19 +242,20 @@ class AttachedModel:
                 "the blocks' class was changed after attach (fully_shard does that); "
                 "a sharded model stays attached: save it, and load it where raptr is not attached."
             )
+        self._widths.release()
         for block in blocks:
             take_gate(block)
             if self._compiled:
                 block.__dict__.pop("_compiled_call_impl", None)
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
-        self._optimizers.clear()
+        for prepared in self._prepared:
+            prepared.remove()
+        self._prepared.clear()
 
     @property
     def detachable(self) -> bool:
         """Whether `detach` can give every block its class back: not after ``fully_shard``."""
-        return all(is_topmost(block) for stack in self._stacks for block in stack.blocks)
+        gated = all(is_topmost(block) for stack in self._stacks for block in stack.blocks)
+        return gated and self._widths.releasable
 
     def flops(self, length: int | None = None, target_length: int | None = None) -> LayerCosts:
         """Training FLOPs of one sequence, by layer; see `count_flops`.
@@ -266,8 +270,9 @@ class AttachedModel:
             raise RaptrError("this handle was detached; use the handle of the newest attach, or attach again.")
 
     def _set(self, subnetwork: Subnetwork, *, forced: bool) -> None:
-        for gates, path in zip(self._gates, subnetwork.layers, strict=True):
-            keep_only(gates, path, forced=forced)
+        self._widths.choose(subnetwork, self._gates, forced=forced)
+        for i, gates in enumerate(self._gates):
+            keep_only(gates, subnetwork.kept(i), forced=forced)
 
     def _owners(self) -> dict[int, list[Gate]]:
         """The gates of the layers that each parameter belongs to; parameters used elsewhere too are left out."""

@@ -8,7 +8,7 @@ gathering, checkpointing, a compiled graph) is not touched when the block is ski
 """
 
 import copyreg
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from raptr.errors import RaptrError
+from raptr.model.part import run_in_part
 from raptr.model.recording import refuse_recording
 from raptr.model.returns import Returns, Signature
+from raptr.plan.subnetwork import WHOLE, LayerPart
 
 _GATE = "_raptr_gate"
 
@@ -32,8 +33,9 @@ class Gate:
         returns: shared by the blocks of a stack.
         required: whether the layer makes what others need; its return value is then no pattern for theirs.
         kept: whether the layer is part of the subnetwork.
+        part: what a kept layer runs of itself.
         forced: whether the subnetwork also holds in evaluation.
-        first_skipped: whether it is the first layer of its stack that is skipped: it checks the call for all.
+        checks: whether it is the first layer of its stack that is not run whole: it checks the call for all.
         ran: whether the layer ran with gradients since the last optimizer step.
     """
 
@@ -41,9 +43,15 @@ class Gate:
     returns: Returns
     required: bool = False
     kept: bool = True
+    part: LayerPart = WHOLE
     forced: bool = False
-    first_skipped: bool = False
+    checks: bool = False
     ran: bool = False
+
+    @property
+    def in_part(self) -> bool:
+        """Whether the layer's update is scaled, or for some sequences only."""
+        return self.part.scale != 1 or self.part.sequences is not None
 
 
 def gate_of(block: nn.Module) -> Gate | None:
@@ -60,15 +68,16 @@ def put_gate(block: nn.Module, returns: Returns, *, required: bool = False) -> G
     return gate
 
 
-def keep_only(gates: Sequence[Gate], path: Collection[int], *, forced: bool) -> None:
-    """Set which layers of a stack run."""
-    kept = set(path)
-    skipped = False
+def keep_only(gates: Sequence[Gate], kept: Iterable[tuple[int, LayerPart]], *, forced: bool) -> None:
+    """Set which layers of a stack run, and what each runs of itself."""
+    parts = dict(kept)
+    whole = True
     for layer, gate in enumerate(gates):
-        gate.kept = layer in kept
+        gate.kept = layer in parts
+        gate.part = parts.get(layer, WHOLE)
         gate.forced = forced
-        gate.first_skipped = not gate.kept and not skipped
-        skipped |= not gate.kept
+        gate.checks = whole and (not gate.kept or gate.part != WHOLE)
+        whole &= not gate.checks
 
 
 def take_gate(block: nn.Module) -> None:
@@ -90,20 +99,19 @@ def _gated(original: Any) -> Any:
         gate: Gate = self.__dict__[_GATE]
         returns = gate.returns
         run = super(gated, self).__call__
-        if gate.kept or not (self.training or gate.forced):
+        applies = self.training or gate.forced
+        if gate.checks and applies:
+            refuse_recording(returns.stack)
+        if gate.kept and applies and gate.in_part:
+            gate.ran |= torch.is_grad_enabled()
+            return run_in_part(run, gate.part, returns, gate.signature, args, kwargs, required=gate.required)
+        if gate.kept or not applies:
             gate.ran |= torch.is_grad_enabled()
             output = run(*args, **kwargs)
-            if not gate.required and (self.training or gate.forced):
+            if applies and not gate.required:
                 returns.learn(output, gate.signature, args, kwargs)
             return output
-        if gate.first_skipped:
-            refuse_recording(returns.stack)
-        hidden = gate.signature.hidden.of(args, kwargs)
-        if not isinstance(hidden, torch.Tensor):
-            raise RaptrError(
-                f"a layer of {returns.stack!r} was called without a tensor as its {gate.signature.hidden.name!r}; "
-                "a layer takes hidden states as its first argument, or as the one named hidden_states."
-            )
+        hidden = gate.signature.states(returns.stack, args, kwargs)
         if returns.pattern is None and returns.made is None:
             # No block of the stack has run yet: run this one once, to see what it returns.
             devices = [hidden.device] if hidden.device.type == "cuda" else []

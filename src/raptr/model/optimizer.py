@@ -7,14 +7,16 @@ go on acting, as they do in frameworks where every parameter always has a gradie
 
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from raptr.errors import RaptrError
-from raptr.plan import Copy
+from raptr.model.depth import Gate
+from raptr.model.rate import ScaledRate
+from raptr.model.slices import FrozenSlices
 
 Inactive = Literal["freeze", "zero"]
 
@@ -48,8 +50,8 @@ def create_state(optimizer: torch.optim.Optimizer) -> None:
     """
     strange: set[str] = set()
     for group in optimizer.param_groups:
-        if group.get("momentum") and group.get("dampening"):
-            continue  # SGD's first momentum is then the undamped gradient: zeros would not be the same
+        if _begins_undamped(group):
+            continue
         for p in group["params"]:
             if p.requires_grad and not optimizer.state.get(p):
                 state = _first_state(optimizer, group, p)
@@ -90,6 +92,33 @@ def _first_state(optimizer: torch.optim.Optimizer, group: dict[str, Any], p: tor
     return state
 
 
+def set_anew(optimizer: torch.optim.Optimizer, p: torch.Tensor) -> None:
+    """Let a parameter's state begin anew, as before the first step: zeros in the tensors that it has.
+
+    State that is not known to begin at zero is taken away: the optimizer makes it again when it next needs it.
+    """
+    state = optimizer.state.get(p)
+    if not state:
+        return
+    if not state.keys() <= _ZERO_STATE or _begins_undamped(next(g for g in optimizer.param_groups if _holds(g, p))):
+        del optimizer.state[p]
+        return
+    for key, value in state.items():
+        if torch.is_tensor(value):
+            value.zero_()
+        elif value is not None:
+            state[key] = 0
+
+
+def _begins_undamped(group: dict[str, Any]) -> bool:
+    """Whether SGD's first momentum is the undamped gradient, which zeros would not give."""
+    return bool(group.get("momentum") and group.get("dampening"))
+
+
+def _holds(group: dict[str, Any], p: torch.Tensor) -> bool:
+    return any(held is p for held in group["params"])
+
+
 def drop_gradients(skipped: Iterable[nn.Parameter]) -> None:
     """``freeze``: without a gradient, an optimizer leaves a parameter and its state alone."""
     for p in skipped:
@@ -103,48 +132,81 @@ def fill_gradients(parameters: Iterable[nn.Parameter]) -> None:
             p.grad = torch.zeros_like(p)
 
 
-def copy_layers(
-    stacks: Sequence[Sequence[nn.Module]], optimizers: Sequence[torch.optim.Optimizer], copies: Sequence[Copy]
-) -> None:
-    """Copy layers onto layers: parameters, buffers and optimizer state, in place.
+class Prepared:
+    """One optimizer, and what happens around each of its steps.
 
-    Every source is read before anything is written, so a chain or a swap of copies means what it
-    says.
+    Before a step skipped layers get no gradient, or zeros, and the learning rate its factor; after it the rate is the
+    optimizer's own again, and what was not selected of the layers that ran is as it was.
 
-    Raises:
-        RaptrError: a layer is out of range, or source and target differ in their tensors.
+    Attributes:
+        stepped: whether it has stepped since this was last set to False.
+        factor: what its learning rate is multiplied with.
+        active: whether a subnetwork is active; before that, nothing is changed.
     """
-    writes: list[tuple[torch.Tensor, torch.Tensor]] = []
-    states: list[tuple[torch.optim.Optimizer, torch.Tensor, dict[str, Any]]] = []
-    for copy in copies:
-        source, target = (_layer(stacks, copy, layer) for layer in (copy.source, copy.target))
-        pairs = list(zip(_tensors(source), _tensors(target), strict=False))
-        if [(n, t.shape) for n, t in _tensors(source)] != [(n, t.shape) for n, t in _tensors(target)]:
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        inactive: Inactive,
+        owners: Mapping[int, Sequence[Gate]],
+        frozen: FrozenSlices | None = None,
+    ) -> None:
+        self.optimizer = optimizer
+        self.stepped = False
+        self.factor = 1.0
+        self.active = False
+        self._inactive = inactive
+        self._owners = owners
+        self._frozen = frozen
+        self._rate = ScaledRate(optimizer)
+        self._warned = False
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"] if id(p) in owners]
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
+
+    def restore(self) -> None:
+        """Give the optimizer its own learning rate back, after a step that raised."""
+        self._rate.restore()
+
+    def remove(self) -> None:
+        """Leave the optimizer alone from now on."""
+        self._rate.restore()
+        for hook in self._hooks:
+            hook.remove()
+
+    def _before_step(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if self._inactive == "zero" and closure is not None:
             raise RaptrError(
-                f"layer {copy.source} cannot be copied onto layer {copy.target} of stack {copy.stack}: "
-                "their parameters differ in name or shape."
+                'inactive="zero" was asked for, but the closure given to step() makes the gradients anew, without '
+                'the zeros; call step() without a closure, or prepare(optimizer, inactive="freeze").'
             )
-        for (_, read), (_, written) in pairs:
-            writes.append((written, read.detach().clone()))
-            for optimizer in optimizers:
-                if read in optimizer.state:
-                    states.append((optimizer, written, _cloned(optimizer.state[read])))
-    with torch.no_grad():
-        for written, value in writes:
-            written.copy_(value)
-    for optimizer, written, state in states:
-        optimizer.state[written] = state
+        if not self.active:
+            return
+        if self._inactive == "freeze":
+            skipped = [p for p in self._parameters if not any(gate.ran for gate in self._owners[id(p)])]
+            self._warn_of_zeros(skipped)
+            drop_gradients(skipped)
+            if self._frozen is not None:
+                self._frozen.save(closure=closure is not None)
+        else:
+            fill_gradients(self._parameters)
+        self._rate.scale(self.factor)
 
+    def _after_step(self, *_: Any) -> None:
+        if self._frozen is not None:
+            self._frozen.put_back()
+        self._rate.restore()
+        self.stepped = True
 
-def _layer(stacks: Sequence[Sequence[nn.Module]], copy: Copy, layer: int) -> nn.Module:
-    if not (0 <= copy.stack < len(stacks) and 0 <= layer < len(stacks[copy.stack])):
-        raise RaptrError(f"{copy} names a layer that the model does not have; layers are numbered from 0.")
-    return stacks[copy.stack][layer]
-
-
-def _tensors(block: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return [*block.named_parameters(), *block.named_buffers()]
-
-
-def _cloned(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: value.clone() if torch.is_tensor(value) else value for key, value in state.items()}
+    def _warn_of_zeros(self, skipped: Iterable[nn.Parameter]) -> None:
+        if not self._warned and any(p.grad is not None for p in skipped):
+            self._warned = True
+            warnings.warn(
+                "layers that took no part in this step have gradients, which raptr removed, so that they stay as they "
+                "are: an engine filled in zeros (DeepSpeed does), or they are left from zero_grad(set_to_none=False). "
+                "An optimizer that an engine runs by itself would move these layers by momentum and weight decay.",
+                stacklevel=3,
+            )

@@ -19,16 +19,17 @@ from raptr.model.twin import CannotRun, attempts, first_that_runs
 
 @dataclass(frozen=True)
 class Seen:
-    """Hidden states, as they were when they were seen."""
+    """Hidden states, as they were when they were seen: which output of which node, and how often they were changed."""
 
     tensor: torch.Tensor
     node: Node | None
+    output: int
     version: int
 
     @classmethod
     def now(cls, tensor: torch.Tensor) -> "Seen":
         """As they are now."""
-        return cls(tensor, tensor.grad_fn, tensor._version)
+        return cls(tensor, tensor.grad_fn, tensor.output_nr, tensor._version)
 
     def unchanged(self, later: "Seen") -> bool:
         """Whether these are the same numbers: the same memory, not written to in between."""
@@ -73,14 +74,18 @@ def recording(twin: nn.Module, names: Sequence[Sequence[str]]) -> Iterator[list[
     def watch(place: Place, block: nn.Module) -> Iterator[RemovableHandle]:
         signature = Signature.of(block)
 
-        def before(_: nn.Module, args: Any, kwargs: Any) -> None:
+        def before(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
             hidden = signature.hidden.of(args, kwargs)
             if not isinstance(hidden, torch.Tensor):
                 raise CannotRun(
                     f"a layer was called with a {type(hidden).__name__} as its {signature.hidden.name!r}; a layer "
                     "takes hidden states as its first argument, or as the one named hidden_states."
                 )
+            if hidden.grad_fn is None and hidden.is_floating_point():  # given from outside: its way is to be seen too
+                hidden = hidden.detach().requires_grad_().view_as(hidden)
+                args, kwargs = signature.hidden.replaced(hidden, args, kwargs)
             entered[place] = (Seen.now(hidden), moment())
+            return args, kwargs
 
         def after(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             pattern = Pattern.of(output, signature, args, kwargs)

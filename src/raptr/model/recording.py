@@ -1,4 +1,4 @@
-"""Refuse to skip layers while the outputs of every layer were asked for.
+"""Refuse to skip layers, or to run them in part, while the outputs of every layer were asked for.
 
 ``output_hidden_states=True`` promises one state per layer. transformers keeps them in two ways. Most
 models record what the executed layers return, by hooks: a skipped layer then leaves a gap. The others
@@ -9,6 +9,7 @@ that a copy, a wrapper (DDP, FSDP) or a checkpoint would have to know of.
 """
 
 import sys
+from collections.abc import Collection
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import FrameType
 from typing import Any
@@ -19,7 +20,7 @@ ASKED = ("output_hidden_states", "output_attentions")
 
 
 def refuse_recording(stack: str) -> None:
-    """Refuse to skip a layer whose output was asked for; call it from the first layer that is skipped.
+    """Refuse to skip a layer whose output was asked for; call it from the first layer that is not run whole.
 
     Covered: calls of a transformers model with the keyword or position, directly or through wrappers, and its
     configuration. Not covered: a model compiled as a whole, whose calls leave no frames.
@@ -30,17 +31,33 @@ def refuse_recording(stack: str) -> None:
     name = _recorded() or _asked(sys._getframe(1))
     if name is not None:
         raise RaptrError(
-            f"{name}=True was asked for while layers of {stack!r} are skipped: skipped layers have none, so "
-            "the list would not match the layers. Ask for it in evaluation, where the full model runs."
+            f"{name}=True was asked for while layers of {stack!r} are skipped or run in part: skipped layers "
+            "have none, so the list would not match the layers. Ask for it in evaluation, where the full model runs."
+        )
+
+
+def refuse_routing(stack: str, *, masked: bool) -> None:
+    """Refuse to run a layer on some sequences while a loss of its router is computed for masked ones.
+
+    That loss matches the mask of the batch with what the layers' routers said, layer by layer.
+    """
+    if masked and "router_logits" in _collected():
+        raise RaptrError(
+            f"output_router_logits=True was asked for while layers of {stack!r} run on some sequences of the batch: "
+            "the attention mask would not match what their routers say. "
+            "Train without a mask, or without the router's loss."
         )
 
 
 def _recorded() -> str | None:
-    """What transformers' recorder collects now."""
+    """What transformers' recorder collects now, of what cannot be had."""
+    return next((f"output_{key}" for key in _collected() if key.endswith(("hidden_states", "attentions"))), None)
+
+
+def _collected() -> Collection[str]:
     capturing = sys.modules.get("transformers.utils.output_capturing")
     collector = getattr(capturing, "_active_collector", None)
-    collected = (collector.get() if collector is not None else None) or {}
-    return next((f"output_{key}" for key in collected if key.endswith(("hidden_states", "attentions"))), None)
+    return (collector.get() if collector is not None else None) or {}
 
 
 def _asked(frame: FrameType | None) -> str | None:

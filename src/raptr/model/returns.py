@@ -33,6 +33,13 @@ class Argument:
             return kwargs[self.name]
         return args[self.position] if self.position is not None and self.position < len(args) else self.default
 
+    def replaced(self, value: Any, args: Arguments, kwargs: Keywords) -> tuple[Arguments, Keywords]:
+        """The call with another value of it, which was given."""
+        if self.name in kwargs:
+            return args, {**kwargs, self.name: value}
+        assert self.position is not None
+        return (*args[: self.position], value, *args[self.position + 1 :]), kwargs
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -61,6 +68,20 @@ class Signature:
             )
         hidden = next((argument for argument in found if argument.name == "hidden_states"), found[0])
         return cls(hidden, tuple(found))
+
+    def states(self, stack: str, args: Arguments, kwargs: Keywords) -> torch.Tensor:
+        """The hidden states of a call.
+
+        Raises:
+            RaptrError: there are none.
+        """
+        hidden = self.hidden.of(args, kwargs)
+        if not isinstance(hidden, torch.Tensor):
+            raise RaptrError(
+                f"a layer of {stack!r} was called without a tensor as its {self.hidden.name!r}; "
+                "a layer takes hidden states as its first argument, or as the one named hidden_states."
+            )
+        return hidden
 
     def passed(self, value: Any, args: Arguments, kwargs: Keywords) -> Argument | None:
         """The argument that this very object is, in a call."""

@@ -66,6 +66,25 @@ def shape_of(stacks: tuple[Stack, ...], required: Sequence[Required] = ()) -> Mo
     return ModelShape(tuple(StackShape(stack.name, len(stack.blocks), layers) for stack, layers in pairs))
 
 
+def depth_settings(model: nn.Module, stacks: Sequence[Stack], layers: Sequence[int]) -> dict[str, int]:
+    """The entries of a Hugging Face model's configuration that give its stacks other numbers of layers.
+
+    Raises:
+        RaptrError: the configuration does not say a stack's number of layers.
+    """
+    found = {}
+    for stack, count in zip(stacks, layers, strict=True):
+        config = config_of(model, stack.name)
+        names = [name for name, now in _counts(config, side_of(stack.name)).items() if now == len(stack.blocks)]
+        if not names or (config is not model.config and not model.config.is_encoder_decoder):  # type: ignore[union-attr]
+            raise RaptrError(
+                f"the configuration of {type(model).__name__} does not say the number of layers of {stack.name!r} "
+                "where it could be changed."
+            )
+        found[names[0]] = count
+    return found
+
+
 def path_of(model: nn.Module, module: nn.Module) -> str:
     """The name of a module inside a model."""
     return next(str(name) for name, inside in model.named_modules() if inside is module)

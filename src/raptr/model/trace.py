@@ -18,20 +18,33 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from raptr.errors import RaptrError
+from raptr.model.branches import Branches, branches
 from raptr.model.depth import keep_only, put_gate
 from raptr.model.reach import Place, reads
 from raptr.model.record import Call, recording
 from raptr.model.returns import Pattern, Returns
 from raptr.model.stacks import Required, Stack, path_of
 from raptr.model.twin import CannotRun, Inputs, Ran, attempts, first_that_runs, longest_sequence, run
+from raptr.plan.subnetwork import WHOLE
+
+_READ = "later layers also read"
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What is known of a stack after its recorded run: the pattern of a block that makes nothing, and who must stay."""
+    """What is known of a stack after its recorded run.
+
+    Attributes:
+        pattern: of a block that makes nothing.
+        required: the layers that must stay.
+        branches: how each layer adds to its input.
+        aside: whether layers read what others made otherwise than as an argument.
+    """
 
     pattern: Pattern | None
     required: Required
+    branches: tuple[Branches, ...] = ()
+    aside: bool = False
 
 
 def verify(model: nn.Module, stacks: Sequence[Stack], inputs: Inputs | None = None) -> tuple[Verified, ...]:
@@ -63,7 +76,7 @@ def verify(model: nn.Module, stacks: Sequence[Stack], inputs: Inputs | None = No
         check_links(stacks, ran.seen)
         blocks = [[ran.twin.get_submodule(name) for name in stack] for stack in names]
         required = required_layers(stacks, blocks, ran.seen, ran.output)
-        found = tuple(_verified(stack, i, ran.seen, required[i]) for i, stack in enumerate(stacks))
+        found = tuple(_verified(stack, i, ran.seen, required[i], blocks[i]) for i, stack in enumerate(stacks))
         _rehearse(ran, stacks, blocks, found)
     return found
 
@@ -140,7 +153,7 @@ def required_layers(
             required[i][layer] = f"it makes {' and '.join(names)}, which later layers receive"
         else:
             modules = _modules(blocks[i][layer], used.get((i, layer), set()))
-            required[i][layer] = f"later layers also read what {modules or 'it'} computes besides the hidden states"
+            required[i][layer] = f"{_READ} what {modules or 'it'} computes besides the hidden states"
     return required
 
 
@@ -167,7 +180,9 @@ def _modules(block: nn.Module, parameters: Collection[int]) -> str:
     return f"its {', '.join(different[:3])}{' ...' if different[3:] else ''}" if different else ""
 
 
-def _verified(stack: Stack, i: int, calls: Sequence[Call], required: dict[int, str]) -> Verified:
+def _verified(
+    stack: Stack, i: int, calls: Sequence[Call], required: dict[int, str], blocks: Sequence[nn.Module]
+) -> Verified:
     """What is known of a stack; refused if (nearly) no layer can be left out."""
     count = len(stack.blocks)
     if count > 1 and len(required) >= max(2, count - 1):
@@ -184,7 +199,14 @@ def _verified(stack: Stack, i: int, calls: Sequence[Call], required: dict[int, s
             f"the layers of {stack.name!r} do not all return the same kind of value ({'; '.join(map(str, patterns))}), "
             "so what a skipped one is to return cannot be told; such a model cannot be trained by parts."
         )
-    return Verified(next(iter(patterns), None), tuple(sorted(required.items())))
+    aside = any(reason.startswith(_READ) for reason in required.values())
+    added = tuple(_branches(call, blocks[call.place[1]]) for call in calls if call.place[0] == i)
+    return Verified(next(iter(patterns), None), tuple(sorted(required.items())), added, aside)
+
+
+def _branches(call: Call, block: nn.Module) -> Branches:
+    names = {id(p): name for name, p in block.named_parameters()}
+    return branches(call.returned.node, (call.entered.node, call.entered.output), call.span.start, names)
 
 
 def _rehearse(
@@ -195,7 +217,7 @@ def _rehearse(
         returns = Returns(stack.name, verified=True, pattern=verified.pattern)
         kept = dict(verified.required)
         gates = [put_gate(block, returns, required=layer in kept) for layer, block in enumerate(modules)]
-        keep_only(gates, kept, forced=True)
+        keep_only(gates, dict.fromkeys(kept, WHOLE).items(), forced=True)
     try:
         with torch.no_grad():
             run(ran.twin, ran.way)

@@ -6,27 +6,36 @@ plan answers, for any step in any order, which subnetwork is trained.
 
 from raptr.plan.cost import LayerCosts, StageCost, plan_cost, steps_for
 from raptr.plan.methods import METHODS, Full, RaPTr
-from raptr.plan.protocol import Keep, Method, Plan, Trainable
+from raptr.plan.protocol import Keep, Method, Plan, Trainable, Width, lr_factor_of, trained_part, width_of
 from raptr.plan.schedule import Schedule, Stage
 from raptr.plan.shape import ModelShape, StackShape
-from raptr.plan.subnetwork import Copy, Subnetwork
+from raptr.plan.subnetwork import WHOLE, Copy, LayerPart, SequenceMask, Subnetwork
+from raptr.plan.transition import TransitionLR
 
 __all__ = [
     "METHODS",
+    "WHOLE",
     "Copy",
     "Full",
     "Keep",
     "LayerCosts",
+    "LayerPart",
     "Method",
     "ModelShape",
     "Plan",
     "RaPTr",
     "Schedule",
+    "SequenceMask",
     "StackShape",
     "Stage",
     "StageCost",
     "Subnetwork",
     "Trainable",
+    "TransitionLR",
+    "Width",
+    "lr_factor_of",
     "plan_cost",
     "steps_for",
+    "trained_part",
+    "width_of",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from raptr.errors import RaptrError
-from raptr.plan.protocol import Plan
+from raptr.plan.protocol import Plan, width_of
 from raptr.plan.schedule import Stage
 from raptr.plan.shape import ModelShape
 from raptr.plan.subnetwork import Subnetwork
@@ -21,15 +21,28 @@ class LayerCosts:
     Attributes:
         layers: the cost of each layer of each stack.
         other: what runs at every step besides the layers (embeddings, head, loss).
+        heads: of each layer, what is spent in its attention and shrinks with the kept heads; empty for unknown.
+        neurons: of each layer, what is spent in its MLP and shrinks with the kept neurons; empty for unknown.
     """
 
     layers: tuple[tuple[float, ...], ...]
     other: float = 0.0
+    heads: tuple[tuple[float, ...], ...] = ()
+    neurons: tuple[tuple[float, ...], ...] = ()
 
     @classmethod
     def uniform(cls, shape: ModelShape) -> "LayerCosts":
-        """1 per layer, nothing besides: for shares of layer FLOPs without a model."""
-        return cls(layers=tuple((1.0,) * count for count in shape.layers))
+        """1 per layer, nothing besides: for shares of layer FLOPs without a model.
+
+        Of each layer a third is its attention and two thirds its MLP, as of a transformer whose MLP is four times
+        as wide as its hidden states, the scores left out.
+        """
+        layers = tuple((1.0,) * count for count in shape.layers)
+        return cls(
+            layers=layers,
+            heads=tuple((1 / 3,) * count for count in shape.layers),
+            neurons=tuple((2 / 3,) * count for count in shape.layers),
+        )
 
     @property
     def all_layers(self) -> float:
@@ -41,25 +54,67 @@ class LayerCosts:
         """The cost of a step of the full model."""
         return self.all_layers + self.other
 
-    def of_layers(self, subnetwork: Subnetwork) -> float:
+    def of_layers(self, subnetwork: Subnetwork, shape: ModelShape | None = None, sequences: int | None = None) -> float:
         """The cost of a subnetwork's layers.
 
-        Raises:
-            RaptrError: the subnetwork is not a part of a model with these layers.
-        """
-        subnetwork.check(ModelShape.of(layers=[len(costs) for costs in self.layers]))
-        pairs = zip(self.layers, subnetwork.layers, strict=True)
-        return sum(sum(costs[layer] for layer in path) for costs, path in pairs)
+        Args:
+            subnetwork: what runs.
+            shape: of the model, which says what kept heads and neurons are a share of; not needed without such.
+            sequences: how many a rank's batch has, where layers run on some of them: the cost is then that of those
+                which rank 0 keeps, and their expected number without it.
 
-    def step(self, subnetwork: Subnetwork) -> float:
-        """The cost of a step of a subnetwork, layers and the rest."""
-        return self.of_layers(subnetwork) + self.other
+        Raises:
+            RaptrError: the subnetwork is not a part of a model of this shape.
+        """
+        shape = shape or ModelShape.of(layers=[len(costs) for costs in self.layers])
+        subnetwork.check(shape)
+        if not subnetwork.parts:
+            pairs = zip(self.layers, subnetwork.layers, strict=True)
+            return sum(sum(costs[layer] for layer in path) for costs, path in pairs)
+        total = 0.0
+        for i, stack in enumerate(shape.stacks):
+            for layer, part in subnetwork.kept(i):
+                width = (
+                    1.0 if part.heads is None else len(part.heads) / (stack.heads or 1),
+                    1.0 if part.neurons is None else len(part.neurons) / (stack.neurons or 1),
+                )
+                batch = 1.0
+                if part.sequences is not None:
+                    batch = part.sequences.keep
+                    if sequences is not None:
+                        batch = len(part.sequences.kept(sequences)) / sequences
+                total += batch * self.of_layer(i, layer, width)
+        return total
+
+    def of_layer(self, stack: int, layer: int, width: tuple[float, float] = (1.0, 1.0)) -> float:
+        """The cost of one layer with a share of its heads and one of its neurons.
+
+        Raises:
+            RaptrError: a share is below 1, and what shrinks with it is not known.
+        """
+        whole = self.layers[stack][layer]
+        if width == (1.0, 1.0):
+            return whole
+        if not self.heads or not self.neurons:
+            raise RaptrError(
+                "what a part of a layer's heads and neurons costs is not known for these costs; "
+                "use the costs of a model of which it is (`raptr.model.count_flops`)."
+            )
+        heads, neurons = width
+        return whole - (1 - heads) * self.heads[stack][layer] - (1 - neurons) * self.neurons[stack][layer]
+
+    def step(self, subnetwork: Subnetwork, shape: ModelShape | None = None, sequences: int | None = None) -> float:
+        """The cost of a step of a subnetwork, layers and the rest; see `of_layers`."""
+        return self.of_layers(subnetwork, shape, sequences) + self.other
 
     def scaled(self, factor: float) -> "LayerCosts":
         """The same for ``factor`` times as much work, e.g. a batch of that many sequences."""
+
+        def times(costs: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+            return tuple(tuple(cost * factor for cost in stack) for stack in costs)
+
         return LayerCosts(
-            layers=tuple(tuple(cost * factor for cost in stack) for stack in self.layers),
-            other=self.other * factor,
+            layers=times(self.layers), other=self.other * factor, heads=times(self.heads), neurons=times(self.neurons)
         )
 
 
@@ -81,7 +136,8 @@ class StageCost:
 def plan_cost(plan: Plan, costs: LayerCosts | None = None) -> tuple[StageCost, ...]:
     """The expected cost of every stage of a plan.
 
-    A stage of T steps costs T * (sum over layers of P(layer kept) * cost of the layer + the rest).
+    A stage of T steps costs T * (sum over layers of P(layer kept) * cost of the layer + the rest). With kept
+    heads and neurons, the layer's cost is that of these shares of it.
 
     Args:
         plan: any plan of raptr.
@@ -99,23 +155,40 @@ def plan_cost(plan: Plan, costs: LayerCosts | None = None) -> tuple[StageCost, .
     costs = costs or LayerCosts.uniform(plan.shape)
     result = []
     for stage in plan.stages:
+        widths = width_of(plan, stage)
         expected = sum(
-            p * cost
-            for kept, stack in zip(plan.keep(stage), costs.layers, strict=True)
-            for p, cost in zip(kept, stack, strict=True)
+            p * costs.of_layer(i, layer, widths[i])
+            for i, kept in enumerate(plan.keep(stage))
+            for layer, p in enumerate(kept)
         )
         layers = stage.steps * expected
         result.append(StageCost(stage=stage, layers=layers, total=layers + stage.steps * costs.other))
     return tuple(result)
 
 
+def layer_share(plan: Plan, costs: LayerCosts | None = None) -> float:
+    """The expected cost of a plan's layers, as a share of full training's for as many steps.
+
+    Example:
+        >>> from raptr.plan.methods import RaPTr
+        >>> layer_share(RaPTr("6-8-10-12").plan(ModelShape.of(layers=12), steps=400))
+        0.75
+    """
+    costs = costs or LayerCosts.uniform(plan.shape)
+    return sum(stage.layers for stage in plan_cost(plan, costs)) / (plan.stages[-1].stop * costs.all_layers)
+
+
 def _first_run(steps: int, bind: Callable[[int], Plan]) -> int:
     """The fewest steps from ``steps`` on that the method allows; short runs may lack a step for a stage."""
+    said = ""
     for further in range(steps, 2 * steps + 1000):
         try:
             bind(further)
         except RaptrError as error:
             problem = error
+            if str(error) == said:  # it has nothing to do with the number of steps
+                break
+            said = str(error)
         else:
             return further
     raise problem

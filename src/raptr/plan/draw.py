@@ -10,7 +10,7 @@ words are used: numpy keeps that stream stable across its versions, but not what
 import numpy as np
 import numpy.typing as npt
 
-PATHS, MASKS, ORDER, MIXTURE = range(4)
+PATHS, MASKS, ORDER, MIXTURE, HEADS, NEURONS, SEQUENCES = range(7)
 """What words are drawn for. Each purpose has a key of its own, so no two share a stream."""
 
 Words = npt.NDArray[np.uint64]
@@ -21,9 +21,11 @@ def words(seed: int, purpose: int, counter: tuple[int, int, int], count: int) ->
 
     Args:
         seed: the run's seed, from 0 to 2**64 - 1.
-        purpose: ``PATHS``, ``MASKS``, ``ORDER`` or ``MIXTURE``.
-        counter: the place, for a path (step, micro-step, stack), for a mask (epoch, sequence, 0),
-            for an order (epoch, source, 0), for a mixture (block, source, 0).
+        purpose: one of the constants above.
+        counter: the place, for a path (step, micro-step, stack), for heads and neurons (step, micro-step,
+            `pair` of stack and layer), for the sequences of a layer (step, `pair` of micro-step and rank,
+            `pair` of stack and layer), for a mask (epoch, sequence, 0), for an order (epoch, source, 0), for a
+            mixture (block, source, 0).
         count: how many words.
 
     Returns:
@@ -36,6 +38,26 @@ def words(seed: int, purpose: int, counter: tuple[int, int, int], count: int) ->
     key = np.array((seed, purpose), dtype=np.uint64)
     place = np.array((0, *counter), dtype=np.uint64)
     return np.random.Philox(key=key, counter=place).random_raw(count)
+
+
+def pair(high: int, low: int) -> int:
+    """Two numbers below 2**32 as one number of a place."""
+    return high << 32 | low
+
+
+def subset(random_words: Words, size: int) -> tuple[int, ...]:
+    """The places of the ``size`` smallest words, in rising order: every set of that size is equally likely.
+
+    Example:
+        >>> subset(np.array((9, 2, 7, 4), dtype=np.uint64), 2)
+        (1, 3)
+    """
+    if size >= len(random_words):
+        return tuple(range(len(random_words)))
+    chosen = (random_words < np.partition(random_words, size)[size]).nonzero()[0]
+    if len(chosen) != size:  # equal words, once in 2**64
+        chosen = np.sort(np.argsort(random_words, kind="stable")[:size])
+    return tuple(chosen.tolist())
 
 
 def uniforms(random_words: Words) -> npt.NDArray[np.float64]:

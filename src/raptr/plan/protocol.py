@@ -13,6 +13,9 @@ from raptr.plan.subnetwork import Copy, Subnetwork
 Keep = tuple[tuple[float, ...], ...]
 """The probability of each layer of each stack to be kept."""
 
+Width = tuple[tuple[float, float], ...]
+"""Of each stack, which share of its heads and of its neurons a kept layer runs."""
+
 
 class Trainable(Protocol):
     """The two pure functions that training needs."""
@@ -27,7 +30,11 @@ class Trainable(Protocol):
 
 
 class Plan(Trainable, Protocol):
-    """A method bound to a model's shape and a run's length: frozen, pure, any step in any order."""
+    """A method bound to a model's shape and a run's length: frozen, pure, any step in any order.
+
+    Two more functions are asked for where a plan has them: ``width(stage)`` (see `width_of`) and ``lr_factor(step)``
+    (see `lr_factor_of`).
+    """
 
     @property
     def shape(self) -> ModelShape:
@@ -59,3 +66,32 @@ class Method(Protocol):
     def plan(self, shape: ModelShape, steps: int) -> Plan:
         """Bind to a model's shape and a run's length; everything that can be wrong is refused here."""
         ...
+
+
+def width_of(plan: Plan, stage: Stage) -> Width:
+    """Which shares of its heads and neurons a kept layer runs in a stage: ``plan.width(stage)``, or all of them."""
+    width = getattr(plan, "width", None)
+    found: Width = ((1.0, 1.0),) * len(plan.shape.stacks) if width is None else width(stage)
+    return found
+
+
+def trained_part(plan: Plan, step: int) -> Subnetwork | None:
+    """The layers that some step up to the end of this one's stage trains; None where that is every layer.
+
+    Before its last boundary, the full model of a growth method holds layers that were never trained: its own loss then
+    says nothing, and that of this part is what has been reached.
+    """
+    now = plan.stages.index(plan.stage(step))
+    kept = [plan.keep(stage) for stage in plan.stages[: now + 1]]
+    layers = tuple(
+        tuple(layer for layer in range(count) if any(keep[i][layer] > 0 for keep in kept))
+        for i, count in enumerate(plan.shape.layers)
+    )
+    part = Subnetwork(layers)
+    return None if part == Subnetwork.full(plan.shape) else part
+
+
+def lr_factor_of(plan: Trainable, step: int) -> float:
+    """What the learning rate of a step is multiplied with: ``plan.lr_factor(step)``, or 1."""
+    factor = getattr(plan, "lr_factor", None)
+    return 1.0 if factor is None else float(factor(step))

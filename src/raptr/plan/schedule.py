@@ -7,7 +7,7 @@ of it, for a model's shape and a number of steps, and refuses what does not fit.
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Integral
@@ -25,14 +25,16 @@ class Stage:
     Attributes:
         start: the first step.
         stop: the step after the last one.
-        sizes: the number of kept layers of each stack; the mean, where the sampler varies it.
+        sizes: the number of kept layers of each stack; the mean, where it varies from step to step.
         warmup: whether this is the full-model warm-up that comes before the schedule's stages.
+        width: the share of its heads and neurons that a kept layer runs.
     """
 
     start: int
     stop: int
-    sizes: tuple[int, ...]
+    sizes: tuple[float, ...]
     warmup: bool = False
+    width: float = 1.0
 
     @property
     def steps(self) -> int:
@@ -41,8 +43,9 @@ class Stage:
 
     @property
     def label(self) -> str:
-        """The stage's size as a user writes it: "6", for two stacks "6+6"."""
-        return ("warm-up " if self.warmup else "") + "+".join(map(str, self.sizes))
+        """The stage's size as a user writes it: "6", for two stacks "6+6", with half of its width "6 x 50%"."""
+        sizes = "+".join(f"{size:.1f}".removesuffix(".0") for size in self.sizes)
+        return ("warm-up " if self.warmup else "") + sizes + (f" x {self.width:.0%}" if self.width < 1 else "")
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,15 @@ class Schedule:
 
     Attributes:
         sizes: an int is a number of layers, a `fractions.Fraction` a share of a stack's layers.
-        lengths: "equal"; "proportional" (stage k is k times as long as the first); a tuple of ints
+        lengths: "equal"; "proportional" (stage k is k**alpha times as long as the first); a tuple of ints
             (steps, which must add up to the run without its warm-up); or a tuple of floats (shares of
             the run without its warm-up, which must add up to 1).
         warmup: full-model steps before the first stage, part of the run's steps: an int counts
             steps, a float below 1 is a share of the run.
+        alpha: the exponent of "proportional" lengths, above 0.
 
     Raises:
-        RaptrError: a size, length or warm-up that can fit no model and no run.
+        RaptrError: a size, length, warm-up or exponent that can fit no model and no run.
 
     Example:
         >>> schedule = Schedule.parse("6-8-10-12", lengths="proportional")
@@ -71,17 +75,22 @@ class Schedule:
 
     Reference:
         Stages: "Efficient Stagewise Pretraining via Progressive Subnetworks", arXiv 2402.05913. The
-        rounding is ours.
+        exponent: "On the Inductive Bias of Stacking Towards Improving Reasoning", arXiv 2409.19044. The rounding
+        is ours.
     """
 
     sizes: tuple[int | Fraction, ...]
     lengths: Lengths = "equal"
     warmup: int | float = 0
+    alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", tuple(self.sizes))
-        if not isinstance(self.lengths, str):
-            object.__setattr__(self, "lengths", tuple(self.lengths))
+        for name in ("sizes", "lengths"):
+            value = getattr(self, name)
+            if not isinstance(value, Iterable):
+                raise RaptrError(f"{name}={value!r} of a schedule is not a tuple; give one entry for each stage.")
+            if not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
         if not self.sizes:
             raise RaptrError('the schedule has no stage; write its sizes, e.g. "6-8-10-12".')
         for size in self.sizes:
@@ -92,6 +101,13 @@ class Schedule:
             if isinstance(size, int) and size < 1:
                 raise RaptrError(f"stage size {size} is not at least 1 layer.")
         _check_lengths(self.lengths, len(self.sizes))
+        if not isinstance(self.alpha, int | float) or not 0 < self.alpha < 100:
+            raise RaptrError(f"alpha={self.alpha!r} is not a number above 0 (and below 100).")
+        if self.alpha != 1 and self.lengths != "proportional":
+            raise RaptrError(
+                f'alpha={self.alpha} is the exponent of lengths="proportional", but lengths is {self.lengths!r}; '
+                "leave it out or change lengths."
+            )
         if (
             not isinstance(self.warmup, int | float)
             or not self.warmup >= 0
@@ -103,12 +119,14 @@ class Schedule:
             )
 
     @classmethod
-    def parse(cls, text: str, *, lengths: Lengths = "equal", warmup: int | float = 0) -> "Schedule":
+    def parse(cls, text: str, *, lengths: Lengths = "equal", warmup: int | float = 0, alpha: float = 1.0) -> "Schedule":
         """Read sizes as users write them: layer counts "6-8-10-12" or shares "50%-75%-100%".
 
         Raises:
-            RaptrError: the text is not sizes joined by "-", or lengths or warm-up are not valid.
+            RaptrError: the text is not sizes joined by "-", or lengths, warm-up or exponent are not valid.
         """
+        if not isinstance(text, str):
+            raise RaptrError(f'schedule {text!r} is not text such as "6-8-10-12"; for numbers, make a Schedule.')
         sizes: list[int | Fraction] = []
         for part in (part.strip() for part in text.split("-")):
             if not re.fullmatch(r"\d{1,6}%?|\d{1,6}\.\d{1,9}%", part):
@@ -117,7 +135,7 @@ class Schedule:
                     "layer counts ('6-8-10-12') or shares of the layers ('50%-75%-100%')."
                 )
             sizes.append(Fraction(part[:-1]) / 100 if part.endswith("%") else int(part))
-        return cls(tuple(sizes), lengths=lengths, warmup=warmup)
+        return cls(tuple(sizes), lengths=lengths, warmup=warmup, alpha=alpha)
 
     def __str__(self) -> str:
         return "-".join(map(_written, self.sizes))
@@ -129,7 +147,7 @@ class Schedule:
             RaptrError: a size is larger than a stack, or a stage would have no step.
         """
         check_steps(steps)
-        warmup = self.warmup if isinstance(self.warmup, int) else _nearest(Fraction(self.warmup) * steps)
+        warmup = self.warmup if isinstance(self.warmup, int) else nearest(Fraction(self.warmup) * steps)
         rest = steps - warmup
         if rest < len(self.sizes):
             if rest < 0:
@@ -154,7 +172,7 @@ class Schedule:
         if self.lengths == "equal":
             weights = [Fraction(1)] * len(self.sizes)
         elif self.lengths == "proportional":
-            weights = [Fraction(k + 1) for k in range(len(self.sizes))]
+            weights = [Fraction((k + 1) ** self.alpha) for k in range(len(self.sizes))]
         else:
             assert not isinstance(self.lengths, str)
             weights = [Fraction(length).limit_denominator(10**9) for length in self.lengths]
@@ -165,12 +183,12 @@ class Schedule:
                 )
         total = sum(weights)
         ends = [sum(weights[: k + 1], Fraction(0)) / total for k in range(len(weights))]
-        return [0, *(_nearest(rest * end) for end in ends)]
+        return [0, *(nearest(rest * end) for end in ends)]
 
     def _resolve(self, size: int | Fraction, shape: ModelShape) -> tuple[int, ...]:
         """A size as a layer count of every stack."""
         if isinstance(size, Fraction):
-            return tuple(max(1, _nearest(size * count)) for count in shape.layers)
+            return tuple(max(1, nearest(size * count)) for count in shape.layers)
         for stack in shape.stacks:
             if size > stack.layers:
                 raise RaptrError(
@@ -186,7 +204,7 @@ def check_steps(steps: int) -> None:
         raise RaptrError(f"steps={steps}: give a whole number of steps; a run has at least 1.")
 
 
-def _nearest(value: Fraction) -> int:
+def nearest(value: Fraction) -> int:
     """The nearest whole number; a half goes up."""
     return math.floor(value + Fraction(1, 2))
 

@@ -1,10 +1,86 @@
-"""What runs at one step, and what is copied where at a stage boundary."""
+"""What runs at one step: the kept layers of every stack, and what each kept layer runs of itself."""
 
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from raptr.errors import RaptrError
+from raptr.plan import draw
 from raptr.plan.shape import ModelShape
+
+_INF = float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceMask:
+    """Which sequences of a batch a layer is trained on: a pure function of these fields and the rank.
+
+    Attributes:
+        keep: the probability of each sequence to be kept, by itself.
+        seed: of the method.
+        step: the step.
+        micro: the micro-step.
+        stack: the stack's number.
+        layer: the layer's.
+    """
+
+    keep: float
+    seed: int
+    step: int
+    micro: int = 0
+    stack: int = 0
+    layer: int = 0
+
+    def kept(self, batch: int, rank: int = 0) -> tuple[int, ...]:
+        """The kept ones of a rank's ``batch`` sequences: at least one, so that every rank runs the layer."""
+        place = (self.step, draw.pair(self.micro, rank), draw.pair(self.stack, self.layer))
+        words = draw.words(self.seed, draw.SEQUENCES, place, batch)
+        chosen = (draw.uniforms(words) < self.keep).nonzero()[0]
+        return tuple(chosen.tolist()) or (int(words.argmin()),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPart:
+    """What a kept layer runs of itself; by default all of it.
+
+    Attributes:
+        scale: factor on the layer's residual update: x + scale * (layer(x) - x).
+        heads: the kept attention heads (groups of heads that share keys and values), rising; None for all.
+        neurons: the kept neurons of the MLP, rising; None for all.
+        head_scale: factor on the output of the attention, before its bias.
+        neuron_scale: factor on the output of the MLP, before its bias.
+        sequences: which sequences of the batch run through the layer; None for all.
+
+    Raises:
+        RaptrError: heads or neurons that are not rising numbers from 0 on, or a scale that is not above 0.
+    """
+
+    scale: float = 1.0
+    heads: tuple[int, ...] | None = None
+    neurons: tuple[int, ...] | None = None
+    head_scale: float = 1.0
+    neuron_scale: float = 1.0
+    sequences: SequenceMask | None = None
+
+    def __post_init__(self) -> None:
+        if self.heads is not None:
+            _check_kept("heads", self.heads)
+        if self.neurons is not None:
+            _check_kept("neurons", self.neurons)
+        try:  # fast, since a step can make a hundred of these
+            valid = 0 < self.scale < _INF and 0 < self.head_scale < _INF and 0 < self.neuron_scale < _INF
+        except TypeError:
+            valid = False
+        if not valid:
+            raise RaptrError(
+                f"scales {self.scale!r}, {self.head_scale!r} and {self.neuron_scale!r} of a layer: "
+                "each must be a finite number above 0."
+            )
+
+
+WHOLE = LayerPart()
+"""A layer that runs all of itself."""
 
 
 @dataclass(frozen=True)
@@ -13,9 +89,11 @@ class Subnetwork:
 
     Attributes:
         layers: ``((0, 2, 5),)`` keeps layers 0, 2 and 5 of a model with one stack.
+        parts: what each kept layer runs of itself, in the order of ``layers``; nothing where every kept
+            layer is whole.
 
     Raises:
-        RaptrError: a stack's layers are not in rising order, or negative.
+        RaptrError: a stack's layers are not in rising order, or negative, or have not one part each.
 
     Example:
         >>> Subnetwork.of((0, 2, 5)).sizes
@@ -23,6 +101,7 @@ class Subnetwork:
     """
 
     layers: tuple[tuple[int, ...], ...]
+    parts: tuple[tuple[LayerPart, ...], ...] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -34,11 +113,19 @@ class Subnetwork:
             ) from error
         object.__setattr__(self, "layers", layers)
         for path in layers:
-            if not all(map(operator.lt, (-1, *path), path)):
+            if not _rises(path):
                 raise RaptrError(
                     f"kept layers {path} are not rising numbers from 0 on; "
                     "give each kept layer once, in order, counted from 0."
                 )
+        if self.parts:
+            if [len(parts) for parts in self.parts] != [len(path) for path in layers]:
+                raise RaptrError(
+                    f"parts of {tuple(map(len, self.parts))} layers were given for {self.sizes} kept ones; "
+                    "give one LayerPart per kept layer of every stack, or none at all."
+                )
+            if all(part == WHOLE for parts in self.parts for part in parts):
+                object.__setattr__(self, "parts", ())
 
     @classmethod
     def of(cls, *paths: tuple[int, ...]) -> "Subnetwork":
@@ -54,6 +141,11 @@ class Subnetwork:
     def sizes(self) -> tuple[int, ...]:
         """The number of kept layers of each stack."""
         return tuple(len(path) for path in self.layers)
+
+    def kept(self, stack: int) -> Iterator[tuple[int, LayerPart]]:
+        """The kept layers of a stack, each with what it runs of itself."""
+        path = self.layers[stack]
+        return zip(path, self.parts[stack] if self.parts else (WHOLE,) * len(path), strict=True)
 
     def check(self, shape: ModelShape) -> None:
         """Refuse a subnetwork that is not a part of a model of this shape, or leaves out a required layer."""
@@ -73,18 +165,46 @@ class Subnetwork:
                         f"layer {layer} of {stack.name!r} cannot be left out: {reason}. "
                         f"The path {path} leaves it out; keep it in every path."
                     )
+        for parts, stack in zip(self.parts, shape.stacks, strict=False):
+            for part in parts:
+                for what, kept, count in (("head", part.heads, stack.heads), ("neuron", part.neurons, stack.neurons)):
+                    if kept is not None and count is None:
+                        why = f": {stack.narrow}" if stack.narrow else ""
+                        raise RaptrError(f"{what}s of {stack.name!r} were to be chosen, but cannot be{why}.")
+                    if kept is not None and count is not None and kept[-1] >= count:
+                        raise RaptrError(
+                            f"{what} {kept[-1]} was to be kept, but the layers of {stack.name!r} have the {what}s "
+                            f"0 to {count - 1}."
+                        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """One copy at a stage boundary: a layer's parameters and optimizer state onto another layer.
+    """One change to a layer at a stage boundary: what it gets from another layer.
 
     Attributes:
         stack: the stack's number.
         source: the layer that is read.
-        target: the layer that is overwritten.
+        target: the layer that is overwritten; with ``source`` itself, its own parameters stay.
+        reset: whether the target's optimizer state begins anew, instead of being copied too.
+        silent: whether the target's output projections are then set to zero, so that it begins as the identity.
     """
 
     stack: int = 0
     source: int
     target: int
+    reset: bool = False
+    silent: bool = False
+
+
+def _check_kept(name: str, kept: Any) -> None:
+    if not (isinstance(kept, tuple) and kept and _rises(kept)):
+        shown = f"({', '.join(map(str, kept[:12]))}, ...)" if isinstance(kept, tuple) and len(kept) > 12 else repr(kept)
+        raise RaptrError(f"kept {name} {shown} are not a tuple of rising numbers from 0 on; give at least one.")
+
+
+def _rises(numbers: tuple[int, ...]) -> bool:
+    try:
+        return all(map(operator.lt, (-1, *numbers), numbers))
+    except TypeError:
+        return False

@@ -17,7 +17,7 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
 
     It only calls the functional form: the model is attached when the Trainer is made (before it is
     wrapped or sharded), the plan is bound to the Trainer's own number of steps and the optimizer
-    prepared when training begins, a subnetwork is activated at every optimizer step, and the model
+    prepared when training begins, a subnetwork is activated at every micro-step, and the model
     is detached at the end. A resumed run goes on exactly, since a plan is a function of the step.
 
     Args:
@@ -45,6 +45,7 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         self.inactive: Inactive = inactive
         self.net: AttachedModel | None = None
         self.plan: Plan | None = None
+        self._micro = 0
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Attach the model before the Trainer wraps it."""
@@ -69,7 +70,17 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         """Activate this step's subnetwork."""
         assert self.net is not None
         assert self.plan is not None
+        self._micro = 0
         self.net.activate(self.plan, state.global_step)
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Activate the next micro-step's subnetwork, where gradients are accumulated."""
+        assert self.net is not None
+        assert self.plan is not None
+        self._micro += 1
+        self.net.activate(self.plan, state.global_step, self._micro)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -9,18 +9,18 @@ from rich.console import Console
 from transformers.integrations import TensorBoardCallback
 from transformers.loss.loss_utils import ForMaskedLMLoss
 
-from raptr.config import dump
+from raptr.config import SMALLER, dump
 from raptr.data import Collator
 from raptr.errors import RaptrError
 from raptr.model import CONVENTION
-from raptr.plan import Plan
+from raptr.plan import Method, Plan, Subnetwork, lr_factor_of, trained_part
 from raptr.train.arguments import build_arguments
 from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.checkpoint import KEPT, CheckpointCallback, newest_checkpoint, remove_checkpoints
 from raptr.train.environment import describe_environment
 from raptr.train.folder import Result, check_folder, check_same, read_result, write_json, write_text
-from raptr.train.metrics import MetricsCallback, Progress
+from raptr.train.metrics import ACTIVE, MetricsCallback, Progress
 from raptr.train.progress import ProgressCallback
 from raptr.train.task import Task
 
@@ -32,6 +32,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
     """The Trainer, with raptr's totals in its logs, so that TensorBoard and others show them too."""
 
     metrics: MetricsCallback | None = None
+    progressive: ProgressiveCallback | None = None
     data_collator: Collator
     validation_collator: Collator
 
@@ -44,9 +45,32 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
             self.data_collator = training_collator
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.progressive is not None and self.progressive.plan is not None:
+            factor = lr_factor_of(self.progressive.plan, self.state.global_step - 1)
+            logs = {**logs, "learning_rate": logs["learning_rate"] * factor}
         if "loss" in logs and self.metrics is not None:
             logs = {**logs, **self.metrics.progress.totals()}
         super().log(logs, start_time)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The full model; before it, while that holds layers which were never trained, the part that was."""
+        part = None
+        if not isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict):
+            part = self._trained_part()
+        if part is not None:
+            assert self.progressive is not None
+            assert self.progressive.net is not None
+            with self.progressive.net.using(part):
+                super().evaluate(eval_dataset, ignore_keys, f"{metric_key_prefix}{ACTIVE}")
+        found: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        return found
+
+    def _trained_part(self) -> Subnetwork | None:
+        if self.progressive is None or self.progressive.plan is None:
+            return None
+        return trained_part(self.progressive.plan, max(self.state.global_step - 1, 0))
 
 
 def train(task: Task, folder: Path, *, console: Console, command: str = "", title: str | None = None) -> Result:
@@ -74,8 +98,8 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     config = task.config
     title = title or folder.name
     method = config.build_method()
-    plan = method.plan(task.shape, task.steps)
-    facts = _facts(task, plan, str(method), command)
+    plan = task.plan(method)
+    facts = _facts(task, plan, _label(task, method), command)
     check_folder(folder, dump(config), "config.yaml")
     checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / "metrics.jsonl")
     finished = read_result(folder)
@@ -89,7 +113,7 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     existed = folder.exists()
     model = build_model(config, task.model_config)
     uses_cache = getattr(model.config, "use_cache", None)  # the Trainer turns it off, for training
-    progressive = ProgressiveCallback(method, inactive=config.settings(config.method).inactive)
+    progressive = ProgressiveCallback(method, inactive=config.settings(config.method).policy)
     metrics = MetricsCallback(
         folder / "metrics.jsonl", progressive, task.costs, task.tokens_per_step, list(task.validation_data())
     )
@@ -108,7 +132,7 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
             save_steps=config.checkpoints.interval(task.steps),
             save_total_limit=KEPT,
         )
-        trainer.metrics = metrics
+        trainer.metrics, trainer.progressive = metrics, progressive
     except (ValueError, RuntimeError, ImportError) as error:
         if not existed:
             shutil.rmtree(folder, ignore_errors=True)  # the Trainer makes its folder before it looks at its arguments
@@ -191,6 +215,13 @@ def _result(task: Task, progress: Progress) -> Result:
     }
 
 
+def _label(task: Task, method: Method) -> str:
+    """What a run is called: its method, or the size of the smaller model that it trains."""
+    if task.config.settings(task.config.method).method == SMALLER:
+        return f"Smaller, {'+'.join(map(str, task.shape.layers))} layers"
+    return str(method)
+
+
 def _facts(task: Task, plan: Plan, label: str, command: str) -> dict[str, Any]:
     config = task.config
     return {
@@ -198,12 +229,19 @@ def _facts(task: Task, plan: Plan, label: str, command: str) -> dict[str, Any]:
         "name": config.name,
         "method": config.method,
         "label": label,
+        **({"control": SMALLER} if config.settings(config.method).method == SMALLER else {}),
         "seed": config.seed,
         "steps": task.steps,
         "plan": {
             "stacks": [{"name": stack.name, "layers": stack.layers} for stack in plan.shape.stacks],
             "stages": [
-                {"start": stage.start, "stop": stage.stop, "sizes": stage.sizes, "warmup": stage.warmup}
+                {
+                    "start": stage.start,
+                    "stop": stage.stop,
+                    "sizes": stage.sizes,
+                    "warmup": stage.warmup,
+                    "width": stage.width,
+                }
                 for stage in plan.stages
             ],
         },

@@ -11,8 +11,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from raptr.plan import LayerCosts
+from raptr.plan import LayerCosts, Plan
 from raptr.train.callback import ProgressiveCallback
+
+ACTIVE = "_active"
+"""Ends the name of a validation that was measured with the part that was trained, not with the full model."""
 
 
 @dataclass
@@ -61,11 +64,31 @@ def to_json(content: Any, indent: int | None = None) -> str:
     return json.dumps(finite(content), indent=indent, allow_nan=False)
 
 
+def _mean(losses: Mapping[str, float]) -> float:
+    return sum(losses.values()) / len(losses)
+
+
 def _number(value: Any) -> Any:
     """A loss that was not finite is null in a file."""
     if isinstance(value, dict):
         return {key: _number(part) for key, part in value.items()}
     return math.nan if value is None else value
+
+
+def layer_flops(plan: Plan, step: int, costs: LayerCosts, micro_steps: int = 1, sequences: int | None = None) -> float:
+    """The FLOPs of the layers that really run in a step, the mean over its micro-steps.
+
+    Args:
+        plan: of the run.
+        step: the step.
+        costs: of one step of the whole batch.
+        micro_steps: of one step.
+        sequences: of one micro-step, where layers run on some of them.
+    """
+    parts = [plan.subnetwork(step, micro) for micro in range(micro_steps)]
+    if len(set(parts)) == 1:
+        parts = parts[:1]
+    return sum(costs.of_layers(part, plan.shape, sequences) for part in parts) / len(parts)
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]
@@ -74,7 +97,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
     loss, gradient norm and learning rate of this very step, and the totals. A line of kind "eval"
     holds the validation loss of the full model after that many steps: the mean over the validation
-    sources, and where there are several, that of each.
+    sources, and where there are several, that of each. While the full model holds layers that were never
+    trained, the same of the part that was is beside it, ``eval_loss_active``.
 
     Args:
         path: the file; started anew, unless the state of a checkpoint is restored.
@@ -99,13 +123,14 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self._tokens = tokens
         self._validations = tuple(validations)
         self._measured: dict[str, float] = {}
+        self._measured_active: dict[str, float] = {}
         self._mark = 0.0
         self._bytes = 0
 
     @property
     def between_validations(self) -> bool:
         """Whether some validation sources were measured and others not yet."""
-        return bool(self._measured)
+        return bool(self._measured or self._measured_active)
 
     def snapshot(self) -> dict[str, Any]:
         """The totals and how much of the file belongs to them, for a checkpoint; the file is on disk then."""
@@ -131,11 +156,13 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         now = time.perf_counter()
         plan = self._progressive.plan
         assert plan is not None
-        subnetwork = plan.subnetwork(state.global_step - 1)
+        layers = layer_flops(
+            plan, state.global_step - 1, self._costs, args.gradient_accumulation_steps, args.train_batch_size
+        )
         self.progress.seconds += now - self._mark
         self.progress.tokens += self._tokens
-        self.progress.layer_flops += self._costs.of_layers(subnetwork)
-        self.progress.total_flops += self._costs.step(subnetwork)
+        self.progress.layer_flops += layers
+        self.progress.total_flops += layers + self._costs.other
         self._mark = now
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
@@ -178,8 +205,9 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         """Write the validation's line once every source was measured; its time does not count."""
         assert metrics is not None
         for name in self._validations:
-            if f"eval_{name}_loss" in metrics:
-                self._measured[name] = metrics[f"eval_{name}_loss"]
+            for key, measured in ((name, self._measured), (f"{name}{ACTIVE}", self._measured_active)):
+                if f"eval_{key}_loss" in metrics:
+                    measured[name] = metrics[f"eval_{key}_loss"]
         if len(self._measured) == len(self._validations):
             self._write_evaluation(state.global_step)
         self._mark = time.perf_counter()
@@ -188,8 +216,10 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         plan = self._progressive.plan
         assert plan is not None
         losses, self._measured = self._measured, {}
+        active, self._measured_active = self._measured_active, {}
+        several = len(losses) > 1
         self.progress.eval_losses = losses
-        self.progress.eval_loss = sum(losses.values()) / len(losses)
+        self.progress.eval_loss = _mean(losses)
         self._write(
             {
                 "kind": "eval",
@@ -197,7 +227,9 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
                 "stage": plan.stages.index(plan.stage(max(step - 1, 0))),
                 **self.progress.totals(),
                 "eval_loss": self.progress.eval_loss,
-                **({"eval_losses": losses} if len(losses) > 1 else {}),
+                **({"eval_losses": losses} if several else {}),
+                **({"eval_loss_active": _mean(active)} if active else {}),
+                **({"eval_losses_active": active} if active and several else {}),
             }
         )
 

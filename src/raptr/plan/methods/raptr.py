@@ -1,45 +1,50 @@
 """RaPTr: random paths that grow in stages until they are the whole model."""
 
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
-from typing import Literal, get_args
-
-import numpy as np
+from typing import Any
 
 from raptr.errors import RaptrError
-from raptr.plan import draw
-from raptr.plan.protocol import Keep
-from raptr.plan.schedule import Schedule, Stage, stage_at
-from raptr.plan.shape import ModelShape, StackShape
-from raptr.plan.subnetwork import Copy, Subnetwork
+from raptr.plan.methods.paths import Kept, PathPlan, bind_paths, check_sizes
+from raptr.plan.methods.spec import (
+    HALF_DEPTH,
+    Redraw,
+    Sampler,
+    Scaling,
+    always_kept,
+    as_layers,
+    as_schedule,
+    check_drawn,
+    check_transition,
+)
+from raptr.plan.schedule import Schedule
+from raptr.plan.shape import ModelShape
+from raptr.plan.transition import TransitionLR
 
-Sampler = Literal["fixed", "bernoulli"]
+Fixed = tuple[int, ...] | tuple[tuple[int, ...], ...]
+"""Layers that are always kept; or one such tuple for each stage."""
 
 
 @dataclass(frozen=True)
 class RaPTr:
-    """Progressive subnetwork training by depth.
+    """Progressive subnetwork training by depth: random paths, longer from stage to stage, at last the whole model.
 
-    In a stage of size n of a stack of L layers with fixed set I, every layer of I is kept, and
-
-    - ``sampler="fixed"``: n - |I| of the other layers, every such set equally likely;
-    - ``sampler="bernoulli"``: each other layer by itself, with p = (n - |I|) / (L - |I|).
-
-    Either way a layer outside I is kept with probability p. One path is drawn per step and used by
-    the whole batch; stacks draw independently.
+    One path is drawn per step and used by the whole batch; stacks draw independently. The rules by which
+    layers are drawn and scaled are those of `raptr.plan.methods.paths.PathPlan`.
 
     Args:
         schedule: a `Schedule`, or its sizes as text, "6-8-10-12" or "50%-75%-100%".
-        fixed: layers that are always kept, negative from the end; in every stack. The layers that a
-            stack requires are added.
-        sampler: "fixed" keeps exactly n layers, so that steps of a stage cost the same.
+        fixed: layers that are always kept, negative from the end; in every stack. One tuple for all stages,
+            or a tuple of one for each stage of the schedule. The layers that a stack requires are added.
+        sampler: "fixed" keeps exactly n layers, so that steps of a stage cost the same; "bernoulli" keeps each
+            free layer by itself, n of them on average.
+        scaling: "none", "inverse" or "sqrt": the factor on a kept layer's residual update; pre-norm layers only.
+        redraw: "step" draws a path for each optimizer step, "micro_step" for each micro-step.
         seed: of the paths, from 0 to 2**64 - 1.
+        transition_lr: what the learning rate does at stage boundaries; nothing if not given.
 
     Raises:
-        RaptrError: here if the schedule or sampler cannot be right for any model, at `plan` if
-            they do not fit this one.
+        RaptrError: here if a value cannot be right for any model, at `plan` if it does not fit this one.
 
     Example:
         >>> plan = RaPTr("6-8-10-12").plan(ModelShape.of(layers=12), steps=400)
@@ -51,132 +56,70 @@ class RaPTr:
         draws Bernoulli paths; the exact count is ours (docs/deviations.md).
     """
 
-    schedule: Schedule | str
+    schedule: Schedule | str = HALF_DEPTH
     _: KW_ONLY
-    fixed: tuple[int, ...] = (0, -1)
+    fixed: Fixed = (0, -1)
     sampler: Sampler = "fixed"
+    scaling: Scaling = "none"
+    redraw: Redraw = "step"
     seed: int = 0
+    transition_lr: TransitionLR | None = None
     name = "raptr"
 
     def __post_init__(self) -> None:
-        if isinstance(self.schedule, str):
-            object.__setattr__(self, "schedule", Schedule.parse(self.schedule))
-        if not isinstance(self.schedule, Schedule):
-            raise RaptrError(f'schedule {self.schedule!r} is neither a Schedule nor text such as "6-8-10-12".')
-        if not isinstance(self.fixed, Iterable):
-            raise RaptrError(f"fixed={self.fixed!r} is not a tuple of layer numbers such as (0, -1).")
-        object.__setattr__(self, "fixed", tuple(self.fixed))
-        if self.sampler not in get_args(Sampler):
-            raise RaptrError(f"sampler {self.sampler!r} is not known; expected 'fixed' or 'bernoulli'.")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
-            raise RaptrError(f"seed {self.seed} is not between 0 and 2**64 - 1.")
+        object.__setattr__(self, "schedule", as_schedule(self.schedule))
+        object.__setattr__(self, "fixed", _as_fixed(self.fixed, self._schedule))
+        check_drawn(self)
+        check_transition(self.transition_lr)
 
     def __str__(self) -> str:
         return f"RaPTr {self.schedule}"
 
-    def plan(self, shape: ModelShape, steps: int) -> "RaPTrPlan":
+    @property
+    def _schedule(self) -> Schedule:
+        assert isinstance(self.schedule, Schedule)
+        return self.schedule
+
+    def plan(self, shape: ModelShape, steps: int) -> PathPlan:
         """Bind to a model's shape and a run of ``steps`` steps.
 
         Raises:
-            RaptrError: a fixed layer is out of range, a stage is smaller than the fixed set or the
+            RaptrError: a fixed layer is out of range, a stage is smaller than its fixed set or the
                 stage before it, the last stage is not the whole model, or the schedule does not fit.
         """
-        assert isinstance(self.schedule, Schedule)
-        fixed = _with_required([_resolve_fixed(self.fixed, stack) for stack in shape.stacks], shape.stacks)
-        stages = self.schedule.bind(shape, steps)
+        stages = self._schedule.bind(shape, steps)
         grown = [stage for stage in stages if not stage.warmup]
-        for stack, always, *sizes in zip(shape.stacks, fixed, *(stage.sizes for stage in grown), strict=True):
-            if sizes[0] < len(always):
-                raise RaptrError(
-                    f"schedule {self.schedule} begins with {sizes[0]} layers of {stack.name!r}, but its fixed set "
-                    f"{always} holds {len(always)}; begin with more layers or fix fewer."
-                )
+        fixed = _of_stages(self.fixed, len(grown), shape)
+        check_sizes(self._schedule, grown, fixed, shape)
+        for stack, *sizes in zip(shape.stacks, *(stage.sizes for stage in grown), strict=True):
             if sizes != sorted(sizes):
                 raise RaptrError(
                     f"schedule {self.schedule} shrinks ({'-'.join(map(str, sizes))} layers of {stack.name!r}); "
-                    "RaPTr grows: give sizes that do not fall."
+                    "RaPTr grows: give sizes that do not fall (a control that shrinks is the method 'reversed')."
                 )
             if sizes[-1] != stack.layers:
                 raise RaptrError(
                     f"schedule {self.schedule} ends with {sizes[-1]} of the {stack.layers} layers of "
                     f"{stack.name!r}; the last stage trains the whole model: end with {stack.layers} or 100%."
                 )
-        return RaPTrPlan(shape=shape, stages=stages, fixed=fixed, sampler=self.sampler, seed=self.seed)
+        return bind_paths(self, shape, stages, (fixed[0],) * (len(stages) - len(grown)) + fixed, self.transition_lr)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RaPTrPlan:
-    """`RaPTr`, bound to a shape and a number of steps; ``fixed`` is resolved per stack."""
-
-    shape: ModelShape
-    stages: tuple[Stage, ...]
-    fixed: tuple[tuple[int, ...], ...]
-    sampler: Sampler
-    seed: int
-
-    @cached_property
-    def _free(self) -> tuple[tuple[int, ...], ...]:
-        """The layers of each stack that are not fixed."""
-        pairs = zip(self.shape.layers, self.fixed, strict=True)
-        return tuple(tuple(i for i in range(count) if i not in always) for count, always in pairs)
-
-    def stage(self, step: int) -> Stage:
-        """The stage of a step."""
-        return stage_at(self.stages, step)
-
-    def subnetwork(self, step: int, micro: int = 0) -> Subnetwork:
-        """The path of a step: a function of (seed, step, micro, stack)."""
-        stage = self.stage(step)
-        return Subnetwork(tuple(self._path(i, stage.sizes[i], step, micro) for i in range(len(stage.sizes))))
-
-    def transition(self, step: int) -> tuple[Copy, ...]:
-        """RaPTr copies nothing: the layers are there from the start."""
-        return ()
-
-    def keep(self, stage: Stage) -> Keep:
-        """1 for fixed layers, p for the others."""
-        return tuple(
-            tuple(1.0 if layer in always else self._probability(i, stage.sizes[i]) for layer in range(count))
-            for i, (count, always) in enumerate(zip(self.shape.layers, self.fixed, strict=True))
+def _as_fixed(fixed: Any, schedule: Schedule) -> Fixed:
+    given = tuple(fixed) if isinstance(fixed, Iterable) else fixed
+    if not isinstance(given, tuple) or not any(isinstance(each, Iterable) for each in given):
+        return as_layers(given)
+    sets = tuple(map(as_layers, given))
+    if len(sets) != len(schedule.sizes):
+        raise RaptrError(
+            f"fixed has {len(sets)} sets for the {len(schedule.sizes)} stages of schedule {schedule}; "
+            "give one for each stage, or one tuple of layer numbers for all."
         )
-
-    def _probability(self, stack: int, size: int) -> float:
-        free = len(self._free[stack])
-        return (size - len(self.fixed[stack])) / free if free else 1.0
-
-    def _path(self, stack: int, size: int, step: int, micro: int) -> tuple[int, ...]:
-        free, always = self._free[stack], self.fixed[stack]
-        if size == self.shape.layers[stack]:
-            return tuple(range(size))
-        words = draw.words(self.seed, draw.PATHS, (step, micro, stack), len(free))
-        if self.sampler == "fixed":
-            chosen = np.argsort(words, kind="stable")[: size - len(always)]
-        else:
-            chosen = np.flatnonzero(draw.uniforms(words) < self._probability(stack, size))
-        return tuple(sorted((*always, *(free[i] for i in chosen))))
+    return sets
 
 
-def _resolve_fixed(fixed: tuple[int, ...], stack: StackShape) -> tuple[int, ...]:
-    for layer in fixed:
-        if not isinstance(layer, int) or not -stack.layers <= layer < stack.layers:
-            raise RaptrError(
-                f"fixed layer {layer} is out of range: {stack.name!r} has the layers 0 to {stack.layers - 1} "
-                f"(or {-stack.layers} to -1 from the end)."
-            )
-    return tuple(sorted({layer % stack.layers for layer in fixed}))
-
-
-def _with_required(fixed: Sequence[tuple[int, ...]], stacks: Sequence[StackShape]) -> tuple[tuple[int, ...], ...]:
-    """The fixed sets with the layers that the stacks require; what is added is said."""
-    result, added = [], []
-    for always, stack in zip(fixed, stacks, strict=True):
-        more = {layer: reason for layer, reason in stack.required if layer not in always}
-        added += [f"layer {layer} of {stack.name!r}: {reason}" for layer, reason in more.items()]
-        result.append(tuple(sorted({*always, *more})))
-    if added:
-        warnings.warn(
-            f"the fixed set was enlarged by layers that cannot be left out ({'; '.join(added)}); "
-            "they are kept at every step, and count in the sizes of the schedule.",
-            stacklevel=3,
-        )
-    return tuple(result)
+def _of_stages(fixed: Fixed, count: int, shape: ModelShape) -> tuple[Kept, ...]:
+    """The fixed layers of each stage, for each stack."""
+    if any(isinstance(each, tuple) for each in fixed):
+        return tuple(always_kept(each, shape) for each in fixed if isinstance(each, tuple))
+    return (always_kept(tuple(each for each in fixed if isinstance(each, int)), shape),) * count

@@ -1,0 +1,148 @@
+"""`RatePlan`: layers that are dropped by themselves, each at its own rate. What layer dropping becomes when bound."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from raptr.plan import draw
+from raptr.plan.methods.spec import Redraw, always_kept
+from raptr.plan.protocol import Keep
+from raptr.plan.schedule import Stage, check_steps, stage_at
+from raptr.plan.shape import ModelShape
+from raptr.plan.subnetwork import WHOLE, Copy, LayerPart, SequenceMask, Subnetwork
+
+Depths = tuple[float, ...]
+"""Of each layer of a stack, what the rate of a step is multiplied with."""
+
+Array = npt.NDArray[np.float64]
+
+
+class Rule(Protocol):
+    """A spec of this family: at step t, layer l is dropped with probability depths[l] * rate(t)."""
+
+    @property
+    def redraw(self) -> Redraw: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def depths(self, layers: int) -> Depths:
+        """Of each layer of a stack of so many, its share of the rate."""
+        ...
+
+    def scaled(self, layers: int) -> Depths:
+        """The same of the probabilities that kept layers are divided by: 1 - scaled[l] * rate(t). All 0 for none."""
+        ...
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The rate of a step in a run of ``steps``."""
+        ...
+
+    def mean_rate(self, steps: int) -> float:
+        """The mean of the rate over a run."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatePlan:
+    """Layers dropped by themselves, bound to a shape and a number of steps: one stage.
+
+    At step t, layer l is kept with probability 1 - depths[l] * rate(t), by itself, and its residual update is divided
+    by 1 - scaled[l] * rate(t), where ``rule`` says depths, scaled and rate. Fixed layers are kept, and not scaled.
+
+    Attributes:
+        shape: of the model.
+        stages: the only one; its size is the mean over the run.
+        rule: the spec.
+        fixed: the layers of each stack that are always kept.
+        sequences: whether each sequence of the batch drops the layer by itself, instead of the whole batch.
+    """
+
+    shape: ModelShape
+    stages: tuple[Stage, ...]
+    rule: Rule
+    fixed: tuple[tuple[int, ...], ...]
+    sequences: bool = False
+
+    def stage(self, step: int) -> Stage:
+        """The stage of a step: there is one."""
+        return stage_at(self.stages, step)
+
+    def subnetwork(self, step: int, micro: int = 0) -> Subnetwork:
+        """The layers that a step keeps, each with its scale, or all of them, each with its mask of sequences.
+
+        A function of (seed, step, stack, layer), and of the micro-step where it is drawn for each.
+        """
+        rate = self.rule.rate_at(step, self.stage(step).stop)
+        place = (step, micro if self.rule.redraw == "micro_step" else 0)
+        of_stack = self._masked if self.sequences else self._dropped
+        found = [of_stack(i, rate, place) for i in range(len(self.shape.stacks))]
+        return Subnetwork(tuple(path for path, _ in found), tuple(parts for _, parts in found))
+
+    def transition(self, step: int) -> tuple[Copy, ...]:
+        """Nothing is copied."""
+        return ()
+
+    def keep(self, stage: Stage) -> Keep:
+        """The mean probability of each layer to be kept (of a sequence to run through it) over the run."""
+        return self._mean
+
+    @cached_property
+    def _mean(self) -> Keep:
+        rate = self.rule.mean_rate(self.stages[-1].stop)
+        return tuple(tuple((1 - depths * rate).tolist()) for depths, _ in self._arrays)
+
+    @cached_property
+    def _arrays(self) -> tuple[tuple[Array, Array], ...]:
+        """Of each stack, depths and scaled, 0 for its fixed layers."""
+        result = []
+        for count, always in zip(self.shape.layers, self.fixed, strict=True):
+            depths, scaled = np.array(self.rule.depths(count)), np.array(self.rule.scaled(count))
+            depths[list(always)] = scaled[list(always)] = 0.0
+            result.append((depths, scaled))
+        return tuple(result)
+
+    def _dropped(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], tuple[LayerPart, ...]]:
+        depths, scaled = self._arrays[i]
+        words = draw.words(self.rule.seed, draw.PATHS, (*place, i), len(depths))
+        path = (draw.uniforms(words) < 1 - depths * rate).nonzero()[0]
+        return tuple(path.tolist()), tuple(map(_scaled, (1 / (1 - scaled[path] * rate)).tolist()))
+
+    def _masked(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], tuple[LayerPart, ...]]:
+        depths, scaled = self._arrays[i]
+        kept, scales = (1 - depths * rate).tolist(), (1 / (1 - scaled * rate)).tolist()
+        parts = tuple(
+            LayerPart(
+                scale=scale,
+                sequences=SequenceMask(
+                    keep=keep, seed=self.rule.seed, step=place[0], micro=place[1], stack=i, layer=layer
+                ),
+            )
+            if keep < 1
+            else _scaled(scale)
+            for layer, (keep, scale) in enumerate(zip(kept, scales, strict=True))
+        )
+        return tuple(range(len(kept))), parts
+
+
+@lru_cache(maxsize=4096)
+def _scaled(scale: float) -> LayerPart:
+    return WHOLE if scale == 1 else LayerPart(scale=scale)
+
+
+def bind_rates(
+    rule: Rule, fixed: tuple[int, ...], shape: ModelShape, steps: int, *, sequences: bool = False
+) -> RatePlan:
+    """The plan of a spec of this family.
+
+    Raises:
+        RaptrError: no steps, or a fixed layer that is out of range.
+    """
+    check_steps(steps)
+    whole = Stage(start=0, stop=steps, sizes=shape.layers)
+    plan = RatePlan(shape=shape, stages=(whole,), rule=rule, fixed=always_kept(fixed, shape), sequences=sequences)
+    sizes = tuple(round(sum(stack), 6) for stack in plan.keep(whole))
+    return replace(plan, stages=(replace(whole, sizes=sizes),))
