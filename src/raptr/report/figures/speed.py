@@ -58,9 +58,9 @@ def speed_chart(data: Data, rows: list[Row], unit: str, *, width: int | str = "c
     tint = alt.Color("v:Q", scale=alt.Scale(domain=[0, 1]), legend=None)
     bars = base.mark_bar(size=12, yOffset=6, style="segment").encode(x, alt.X2("b:Q"), y, color=tint, tooltip=tooltip)
     labels = (
-        base.transform_filter(f"datum.wide * width > {LABEL}")
+        base.transform_calculate(label=f"datum.wide * width > {LABEL} ? datum.speed : ''")
         .mark_text(style="label", align="left", yOffset=6, dy=13, dx=1)
-        .encode(x, y, text="speed:N")
+        .encode(x, y, text="label:N")
     )
     titles = alt.Chart(data([{"m": name} for name in names])).mark_text(style="name", align="left", dy=-10)
     chart = layered(titles.encode(alt.X(value=0), y, text="m:N"), bars, labels)
