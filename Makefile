@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
-SOURCES := $(shell find src -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
+SOURCES := $(shell find src docs/methods -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # What the demo runs, so that a smaller one can be asked for: make demo DEMO="--seeds 2 training.max_steps=20".
@@ -44,7 +44,7 @@ $(VENV)/.dependencies: constraints.txt pyproject.toml
 	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation '.[dev]'
 	@touch $@
 
-# The package itself is installed again whenever its sources change, and not as a link to them.
+# The package itself is installed again whenever its sources or the cards in it change, and not as a link to them.
 $(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
 	@echo "setting up $(VENV), 3/3: raptr"
 	@$(PIP) install --quiet --no-deps --no-build-isolation --force-reinstall .

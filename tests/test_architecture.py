@@ -126,7 +126,7 @@ ALLOWED = [
 def _house(folder: Path, imports: list[tuple[str, str]]) -> None:
     """A package of raptr's rooms, empty except for the given imports, each in a module of its own."""
     package = folder / "raptr"
-    for room in [*ROOMS, "terminal", "cli", "config", "errors"]:
+    for room in [*ROOMS, "terminal", "listing", "cli", "config", "errors"]:
         (package / room).mkdir(parents=True, exist_ok=True)
         (package / room / "__init__.py").touch()
     (package / "__init__.py").touch()
@@ -318,6 +318,13 @@ def test_the_presets_and_the_files_of_the_report_are_installed() -> None:
     assert (package / "py.typed").is_file()
     for name in ("report.html.j2", "page.css", "page.js"):
         assert (package / "report" / name).read_text(encoding="utf-8").strip()
+
+
+def test_the_method_cards_are_installed_as_they_are_in_docs() -> None:
+    written = {path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "docs" / "methods").glob("*.md")}
+    installed = {file.name: file.read_text(encoding="utf-8") for file in (resources.files("raptr") / "cards").iterdir()}
+    assert len(written) > 15
+    assert installed == written
 
 
 def yaml_names(folder: Any) -> set[str]:

@@ -87,6 +87,8 @@ def test_weights_are_shares_in_the_order_of_the_sources() -> None:
 def test_a_mixture_gives_every_source_a_weight(mixture: str) -> None:
     message = refusal(sources={"wiki": {"path": "a"}, "books": {"path": "b"}}, mixture=mixture)
     assert "mixture" in message
+    assert "Value error" not in message  # the library's word
+    assert "'path'" not in message  # nor the whole section, which says nothing more
     assert "wiki, books" in message
 
 

@@ -71,6 +71,7 @@ class SamplerChoice(StrEnum):
 def plan(
     arguments: Arguments = None,
     layers: Annotated[int | None, typer.Option(help="Layers, instead of a CONFIG.")] = None,
+    method: Annotated[str | None, typer.Option(help="A method's name (default raptr); see `raptr methods`.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Stage sizes: '6-8-10-12' (default) or '50%-75%-100%'.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the run (default 1000).")] = None,
     lengths: Annotated[
@@ -83,35 +84,53 @@ def plan(
     """Show the stages of a run and what they are expected to save; nothing is trained.
 
     `raptr plan CONFIG` plans a config's run with its model's FLOPs; `raptr plan --layers 12 --schedule 6-8-10-12`
-    needs no model.
+    and `raptr plan --layers 12 --method layerdrop rate=0.3` need no model.
     """
     from raptr import terminal
 
     options = {"schedule": schedule, "lengths": lengths, "warmup": warmup, "fixed": fixed, "sampler": sampler}
-    given = [name for name, value in {**options, "steps": steps}.items() if value is not None]
+    given = [name for name, value in {**options, "method": method, "steps": steps}.items() if value is not None]
     if layers is None and given:
         raise RaptrError(
             f"--{given[0]} belongs to --layers; with a config give methods.raptr.{given[0]}=... "
             "or training.max_steps=... instead."
         )
     if layers is not None:
-        if arguments:
+        if arguments and "=" not in arguments[0]:
             raise RaptrError(f"--layers and the config {arguments[0]!r} were given; give one of them.")
-        from raptr.plan import ModelShape, RaPTr, Schedule
+        from raptr.config import with_settings
+        from raptr.plan import ModelShape
 
-        parsed = Schedule.parse(
-            schedule or "6-8-10-12",
-            lengths=terminal.parse_lengths(lengths or "equal"),
-            warmup=terminal.parse_warmup(warmup or "0"),
-        )
-        kept = (0, -1) if fixed is None else terminal.parse_layers(fixed)
-        method = RaPTr(parsed, fixed=kept, sampler=sampler.value if sampler else "fixed")
-        bound = method.plan(ModelShape.of(layers=layers), 1000 if steps is None else steps)
-        terminal.show_plan(_console(), str(method), bound, None)
+        settings: dict[str, Any] = {
+            "schedule": schedule if method or schedule else "6-8-10-12",
+            "lengths": None if lengths is None else terminal.parse_lengths(lengths),
+            "warmup": None if warmup is None else terminal.parse_warmup(warmup),
+            "fixed": None if fixed is None else terminal.parse_layers(fixed),
+            "sampler": None if sampler is None else sampler.value,
+        }
+        spec = with_settings(method or "raptr", settings, arguments or [])
+        shape = ModelShape.of(layers=layers, heads=64, neurons=64)  # of which shares are taken: any number would do
+        terminal.show_plan(_console(), str(spec), spec.plan(shape, 1000 if steps is None else steps), None)
         return
     from raptr.train.task import plan_run
 
     terminal.show_plan(_console(), *plan_run(_load(arguments)))
+
+
+@app.command()
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A method, to show its card.", show_default=False)
+    ] = None,
+) -> None:
+    """List the methods, or show the card of one: formula, settings, cost, what was measured, limits."""
+    from raptr import listing
+    from raptr.config import catalogue
+
+    if name is None:
+        listing.show_methods(_console(), catalogue.entries())
+    else:
+        listing.show_card(_console(), catalogue.card(name))
 
 
 @app.command()

@@ -19,8 +19,8 @@ def parse_lengths(text: str) -> Any:
     parts = text.split("-")
     try:
         if all(part.endswith("%") for part in parts):
-            return tuple(float(part[:-1]) / 100 for part in parts)
-        return tuple(int(part) for part in parts)
+            return [float(part[:-1]) / 100 for part in parts]
+        return [int(part) for part in parts]
     except ValueError as error:
         raise RaptrError(
             f"--lengths {text!r} is not 'equal', 'proportional', steps ('100-200-700') or shares ('10%-20%-70%')."
@@ -37,10 +37,10 @@ def parse_warmup(text: str) -> int | float:
         raise RaptrError(f"--warmup {text!r} is neither a number of steps nor a share such as 10%.") from error
 
 
-def parse_layers(text: str) -> tuple[int, ...]:
+def parse_layers(text: str) -> list[int]:
     """Layer numbers joined by commas; nothing for none."""
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        return [int(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise RaptrError(f"--fixed {text!r} is not a list of layer numbers such as 0,-1.") from error
 
@@ -175,6 +175,7 @@ def _saved(entry: Any) -> str:
 
 def show_result(console: Console, result: Any) -> None:
     """What a single run did."""
+    sources = result.get("eval_losses") or {}
     show_facts(
         console,
         {
@@ -184,6 +185,7 @@ def show_result(console: Console, result: Any) -> None:
             "total FLOPs": _flops(result["total_flops"]),
             "seconds": f"{result['seconds']:.1f}",
             "validation loss of the full model": f"{result['eval_loss']:.4f}",
+            **({f"  on {name}": f"{loss:.4f}" for name, loss in sources.items()} if len(sources) > 1 else {}),
         },
     )
 

@@ -13,8 +13,8 @@ import pytest
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
 
-def launch(mode: str, out: Path) -> dict[str, Any]:
-    """Run the worker alone or as two ranks, and read what rank 0 wrote."""
+def launch(mode: str, out: Path, worker: Path = WORKER, *more: str) -> dict[str, Any]:
+    """Run a worker alone or as two ranks, and read what rank 0 wrote."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -22,7 +22,7 @@ def launch(mode: str, out: Path) -> dict[str, Any]:
     common = {**os.environ, "WORLD_SIZE": str(len(ranks)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(WORKER), mode, str(out)],
+            [sys.executable, str(worker), mode, *more, str(out)],
             env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -175,6 +175,19 @@ ENCODERS = (
         num_labels=4,
     ),
 )
+OPT_POST = family(
+    "opt-post-norm",
+    "OPTForCausalLM",
+    "OPTConfig",
+    {"model.decoder.layers": 6},
+    batches.causal,
+    SIZES,
+    dropout=("dropout", "attention_dropout"),
+    ffn_dim=24,
+    word_embed_proj_dim=16,
+    do_layer_norm_before=False,
+)
+"""Not a row: the same class as "opt", with the norms after the sums, as in its 350m."""
 FALCON_7B = {"multi_query": True, "parallel_attn": True, "alibi": False, "new_decoder_architecture": False}
 FALCON_40B = {"new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False}
 FALCON_RW = {"multi_query": False, "parallel_attn": False, "alibi": True, "new_decoder_architecture": False}

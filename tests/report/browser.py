@@ -112,6 +112,15 @@ class Page:
         value = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[value])
 
+    def point(self, selector: str, across: float, down: float) -> None:
+        """Moves the pointer over an element, to a place given as shares of its width and height."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.evaluate(f"{found}.scrollIntoView({{block: 'center'}})")
+        box = self.evaluate(f"{found}.getBoundingClientRect().toJSON()")
+        for aside in (3, 0):
+            x, y = box["x"] + box["width"] * across - aside, box["y"] + box["height"] * down
+            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
     def screenshot(self, target: Path) -> None:
         """Writes the whole page as PNG."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]

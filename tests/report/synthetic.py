@@ -12,7 +12,7 @@ LAYER_FLOPS = 3.1e9
 OTHER_FLOPS = 9.0e9
 
 
-def stages_of(sizes: list[int], steps: int) -> list[dict[str, Any]]:
+def stages_of(sizes: list[float], steps: int) -> list[dict[str, Any]]:
     """Returns ``sizes`` as equal stages of a plan."""
     ends = [round(steps * (index + 1) / len(sizes)) for index in range(len(sizes))]
     return [
@@ -26,7 +26,7 @@ def write_run(
     *,
     method: str = "raptr",
     label: str = "RaPTr 6-8-10-12",
-    sizes: tuple[int, ...] = (6, 8, 10, 12),
+    sizes: tuple[float, ...] = (6, 8, 10, 12),
     steps: int = 450,
     seed: int = 0,
     offset: float = 0.0,
@@ -36,11 +36,14 @@ def write_run(
     nan_from: int | None = None,
     sources: tuple[str, ...] = (),
     jump: float = 0.0,
+    grows: bool = False,
     **info: Any,
 ) -> Path:
     """Writes one run folder; with ``done`` it was killed after that many steps, so it has no result.
 
     ``offset`` is added to the loss by the end of the run, ``jump`` to the training loss just after each boundary.
+    With ``grows`` the loss by ``offset`` is that of the part trained so far until the last stage begins, and the full
+    model's is 70 higher.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng([seed, steps, len(sizes)])
@@ -88,17 +91,22 @@ def write_run(
 
     def evaluate(step: int, stage: int) -> None:
         value = None if nan_from is not None and step >= nan_from else loss + 0.05 + luck + offset * step / steps
-        line = {"kind": "eval", "step": step, "stage": stage, **counters, "eval_loss": value}
-        if sources:  # around the mean, evenly
-            spread = {name: 0.4 * (k - (len(sources) - 1) / 2) for k, name in enumerate(sources)}
-            line["eval_losses"] = {name: None if value is None else value + one for name, one in spread.items()}
+        untrained = 70.0 if grows and step <= stages[-1]["start"] else 0.0
+        line = {"kind": "eval", "step": step, "stage": stage, **counters}
+        for kind, more in (("", untrained), *((("_active", 0.0),) if untrained else ())):
+            line[f"eval_loss{kind}"] = None if value is None else value + more
+            if sources:  # around the mean, evenly
+                spread = {name: 0.4 * (k - (len(sources) - 1) / 2) + more for k, name in enumerate(sources)}
+                line[f"eval_losses{kind}"] = {
+                    name: None if value is None else value + one for name, one in spread.items()
+                }
         lines.append(line)
 
     evaluate(0, 0)
     for step in range(1, (steps if done is None else done) + 1):
         stage = next(index for index, one in enumerate(stages) if step - 1 < one["stop"])
         size = stages[stage]["sizes"][0]
-        inner = rng.choice(np.arange(1, layers - 1), size - 2, replace=False) if size > 1 else []
+        inner = rng.choice(np.arange(1, layers - 1), round(size) - 2, replace=False) if size > 1 else []
         kept = sorted({0, layers - 1, *(int(layer) for layer in inner)})
         counters["tokens"] += 16 * 256
         counters["layer_flops"] += LAYER_FLOPS * size

@@ -23,7 +23,9 @@ SIDEWAYS = (
 )
 CHARTS = "document.querySelectorAll('.chart').length"
 # A chart is blank if it has no picture, an SVG without any drawn path or text, or a canvas of one colour.
+# What is folded away is not drawn.
 BLANK = """[...document.querySelectorAll('.chart')].filter(chart => {
+  if (chart.closest('details:not([open])')) return false;
   const svg = chart.querySelector('svg'), canvas = chart.querySelector('canvas');
   if (svg) return !(svg.clientWidth > 100 && svg.querySelector('.role-mark path, .role-mark text'));
   if (!canvas || canvas.width < 100) return true;
@@ -105,10 +107,78 @@ def test_methods_axes_and_themes_switch_and_tables_sort(page: Page, demo: Path) 
     first = "document.querySelector('#result tbody th').textContent"
     assert page.evaluate(first) == "Full"
     for expected in ("Full", "RaPTr 6-8-10-12"):  # steps rising, then falling
-        page.evaluate("document.querySelectorAll('#result th button')[0].click()")
+        page.evaluate(
+            "[...document.querySelectorAll('#result th button')].find(b => b.textContent === 'Steps').click()"
+        )
         assert page.evaluate("document.querySelector('th[aria-sort]').textContent") == "Steps"
         assert page.evaluate(first) == expected
     check(page)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_many_methods_are_switched_at_once_sorted_and_unfolded(page: Page, folders: Path, width: int) -> None:
+    page.open(folders / "many" / "report.html", width)
+    pressed = "document.querySelectorAll('#loss .chip[aria-pressed=true]').length"
+    page.evaluate("document.querySelector('#loss .every[data-every=off]').click()")
+    assert page.evaluate(pressed) == 0
+    page.wait(f"{MARKS} === 0")
+    page.evaluate("document.querySelectorAll('#loss .chip')[3].click()")
+    page.wait(f"{MARKS} > 0")
+    # one method, two seeds: its mean and its seeds, of both charts
+    assert page.evaluate("document.querySelectorAll('figure[data-method]:not([hidden])').length") == 1
+    page.evaluate("document.querySelector('#loss .every[data-every=on]').click()")
+    assert page.evaluate(pressed) == 15
+    # a table of many rows sorts on a phone too: its heads are there, and its names stay in view
+    assert page.evaluate("document.querySelector('#result thead').getClientRects().length") == 1
+    page.evaluate("document.querySelector('#result th button').click()")
+    assert page.evaluate("document.querySelector('#result th[aria-sort]').textContent") == "Validation loss"
+    page.evaluate("document.querySelector('#result .table').scrollLeft = 200")
+    left = "document.querySelector('#result tbody th').getBoundingClientRect().left"
+    assert page.evaluate(f"{left} >= 0 && {left} < 60")
+    folded = "[...document.querySelectorAll('#paths details .chart')]"
+    assert page.evaluate(f"{folded}.length") == 9
+    assert page.evaluate(f"{folded}.every(chart => !chart.querySelector('canvas'))")
+    page.evaluate("document.querySelector('#paths details').open = true")
+    page.wait(f"{folded}.every(chart => chart.querySelector('canvas')?.width > 100) && {BLANK}.length === 0")
+    check(page)
+
+
+TOOLTIP = "(document.querySelector('#vg-tooltip-element.visible')?.innerText ?? '')"
+
+
+@pytest.mark.parametrize("chart", ["0/loss-*", "0/end-*", "0/loss", "0/grad_norm"])
+def test_pointing_at_a_curve_names_the_method(page: Page, demo: Path, chart: str) -> None:
+    page.open(demo / "report.html", 1280)
+    assert page.evaluate(TOOLTIP) == ""
+    page.point(f'[data-chart="{chart}"]', 0.5, 0.5)
+    page.wait(f"{TOOLTIP} !== ''")
+    said = page.evaluate(TOOLTIP)
+    assert "Full" in said or "RaPTr 6-8-10-12" in said
+    assert "undefined" not in said
+    assert "null" not in said
+
+
+def test_a_growing_method_and_a_smaller_model_are_drawn(page: Page, tmp_path: Path) -> None:
+    methods = {
+        **SHORT,
+        "stacking": {"label": "Stacking", "sizes": (3, 8.7, 12), "steps": 60, "grows": True},
+        "smaller": {"label": "Smaller", "sizes": (9,), "layers": 9, "steps": 60, "control": "smaller"},
+    }
+    folder = write_comparison(tmp_path / "grows", methods=methods, seeds=2, sources=("wiki", "code"))
+    (folder / "report.html").write_text(page_of(folder))
+    for width in WIDTHS:
+        page.requests.clear()
+        page.open(folder / "report.html", width)
+        check(page)
+        if width > 600:
+            page.evaluate("document.querySelector('#loss .every[data-every=off]').click()")
+            page.evaluate("document.querySelector('#loss .chip[data-method=stacking]').click()")
+            page.wait(f"{MARKS} > 0")
+            page.point('[data-chart="0/loss-*"]', 0.12, 0.3)
+            page.wait(f"{TOOLTIP} !== ''")
+            assert "the part trained so far (full model: 7" in page.evaluate(TOOLTIP)
+        ticks = "[...document.querySelectorAll('[data-chart=\"0/loss-*\"] .role-axis-label text')]"
+        assert max(float(one) for one in page.evaluate(f"{ticks}.map(one => one.textContent)")) < 70
 
 
 def test_a_validation_source_is_chosen(page: Page, folders: Path) -> None:

@@ -59,7 +59,7 @@ def test_the_page_is_complete_and_loads_nothing(demo: Path) -> None:
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     assert "raptr-seed0/config.yaml" in links
     assert all((demo / link).is_file() for link in links)
-    assert "content_hash" in page.text
+    assert "content hash" in page.text
     assert "learning-rate schedule of each method is stretched" in page.text
     assert len(html) < 2_000_000
 
@@ -297,6 +297,15 @@ def test_sources_have_curves_and_a_table(tmp_path: Path) -> None:
     assert "By validation source" not in page_of(write_comparison(tmp_path / "d", methods=SHORT, seeds=1))
 
 
+def test_facts_are_words_not_json(tmp_path: Path) -> None:
+    sources = {"wiki": {"documents": {"train": 1_200, "validation": 3}, "skipped": {}, "files": ["a", "b"]}}
+    folder = write_run(tmp_path / "run", steps=20, data={"source": "wiki", "filtered": None, "sources": sources})
+    text = parse(page_of(folder)).text
+    for said in ("wiki: documentstrain 1,200, validation 3", "wiki: skippednone", "wiki: filesa, b", "filterednone"):
+        assert said in text
+    assert "{" not in text.partition("How it was made")[2].partition("config.yaml")[0]
+
+
 def test_several_comparisons_make_one_page(tmp_path: Path) -> None:
     one = write_comparison(tmp_path / "one", methods=SHORT, seeds=2)
     other = {"full": SHORT["full"], "short": {**SHORT["raptr"], "label": "Short"}, "raptr": SHORT["raptr"]}
@@ -326,6 +335,50 @@ def test_several_comparisons_make_one_page(tmp_path: Path) -> None:
     first, second = (own_palette(shared, comparison) for comparison in comparisons)
     colours = [dict(zip(own.names, own.colours, strict=True)) for own in (first, second)]
     assert colours[0]["RaPTr 6-8-10-12"] == colours[1]["RaPTr 6-8-10-12"] != colours[1]["Short"]
+
+
+def test_a_growing_method_and_a_smaller_model_are_told(tmp_path: Path) -> None:
+    methods = {
+        **SHORT,
+        "stacking": {"label": "Stacking", "sizes": (3, 8.7, 12), "steps": 60, "grows": True},
+        "smaller": {
+            "label": "Smaller",
+            "sizes": (9,),
+            "layers": 9,
+            "steps": 60,
+            "control": "smaller",
+            "model": {"parameters": 2_100_000},
+        },
+    }
+    html = page_of(write_comparison(tmp_path / "c", methods=methods, seeds=2))
+    page = parse(html)
+    assert intruders(html) == []
+    assert "Until its last boundary a growing method's curve is that of the part trained so far (Stacking)" in page.text
+    assert "The loss is the full model's for every method" in page.text
+    assert "Not comparable" not in page.text
+    assert "Smaller: a smaller model, trained whole, as a control." in page.text
+    row = next(row for row in page.rows if "Verdict" in row and row["Method"].startswith("Smaller"))
+    assert row["Method"] == "Smaller a smaller model: 9 layers, 2.10 M parameters"
+    rows = rows_of(html, "Boundary 1")
+    assert "3 to 8.7 layers" in rows["Stacking"]["Boundary 1"]
+    assert "8.7 to 12 layers" in rows["Stacking"]["Boundary 2"]
+    stages = [row for rows in figures_of(html)["data"].values() for row in rows if row.get("n") == "8.7"]
+    assert {row["k"] for row in stages} == {"8.7 layers"}
+    plain = parse(page_of(write_comparison(tmp_path / "plain", methods=SHORT, seeds=2)))
+    assert "Until its last boundary" not in plain.text
+    assert "smaller model" not in plain.text
+
+
+def test_many_methods_are_folded_and_few_are_not(tmp_path: Path) -> None:
+    methods = {"full": SHORT["full"]}
+    methods |= {f"m{number}": {**SHORT["raptr"], "label": f"Variant {number}"} for number in range(9)}
+    page = parse(page_of(write_comparison(tmp_path / "many", methods=methods, seeds=2)))
+    assert "The other 4 path maps" in page.text
+    assert "All 20 runs" in page.text
+    assert [attributes["data-every"] for _, attributes in page.tags if "data-every" in attributes] == ["on", "off"] * 3
+    few = parse(page_of(write_comparison(tmp_path / "few", methods=SHORT, seeds=2)))
+    assert "path maps" not in few.text.replace("The path maps", "")
+    assert not any("data-every" in attributes for _, attributes in few.tags)
 
 
 def test_specifications_are_valid_vega_lite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

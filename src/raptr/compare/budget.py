@@ -42,8 +42,9 @@ def steps_of(method: Method, task: Task, budget: Budget, costs: LayerCosts, trai
         RaptrError: the method's schedule does not fit, or no number of steps meets the budget.
     """
     shape, own = trained or (task.shape, costs)
+    if trained is None:
+        task.plan(method)
     if budget in ("steps", "tokens"):
-        method.plan(shape, task.steps)
         return task.steps
     full = Full().plan(task.shape, task.steps)
     spent = sum(stage.total for stage in plan_cost(full, costs))

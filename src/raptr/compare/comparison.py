@@ -135,7 +135,7 @@ def _fitting(methods: Sequence[str], task: Task, console: Console) -> list[str]:
         try:
             if is_smaller(task.config, label):
                 smaller_task(task, label)
-            task.config.build_method(label).plan(task.shape, task.steps)
+            task.plan(task.config.build_method(label))
         except RaptrError as error:
             console.print(f"left out: {label}: {error}", highlight=False, soft_wrap=True)
         else:

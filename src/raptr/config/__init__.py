@@ -6,7 +6,7 @@ parts that they own (``model.config``, ``training``) are checked where they are 
 """
 
 from raptr.config.data import DataConfig, SourceConfig
-from raptr.config.load import dump, load, parse, presets
+from raptr.config.load import dump, load, parse, presets, with_settings
 from raptr.config.methods import SETTINGS, SMALLER, MethodSettings, SmallerSettings
 from raptr.config.schema import RunConfig
 
@@ -22,4 +22,5 @@ __all__ = [
     "load",
     "parse",
     "presets",
+    "with_settings",
 ]

@@ -39,7 +39,10 @@ def explain(problem: Any) -> str:
         kinds = {"name": "'causal', 'masked'", "method": ", ".join(map(repr, SETTINGS))}[key]
         given = problem["input"].get(key) if isinstance(problem["input"], dict) else problem["input"]
         return f"{name}.{key}: expected one of {kinds}; given: {_SHORT.repr(given)}"
-    return f"{name or 'config'}: {problem['msg']}; given: {_SHORT.repr(problem['input'])}"
+    said = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a whole section: too long to show
+        return f"{name or 'config'}: {said}"
+    return f"{name or 'config'}: {said}; given: {_SHORT.repr(problem['input'])}"
 
 
 class _Short(reprlib.Repr):

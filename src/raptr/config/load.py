@@ -1,6 +1,6 @@
 """From a file or a preset, with overrides, to a validated configuration, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from raptr.config.explain import explain
 from raptr.config.schema import RunConfig
 from raptr.config.yaml import read_yaml, write_yaml
 from raptr.errors import RaptrError
+from raptr.plan import Method
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -44,6 +45,24 @@ def parse(data: Any, source: str) -> RunConfig:
         if len(problems) > 20:
             lines.append(f"... and {len(problems) - 20} more")
         raise RaptrError(f"{source} is not valid:\n  " + "\n  ".join(lines)) from error
+
+
+def with_settings(method: str, settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> Method:
+    """A method's spec from its settings, without a run.
+
+    Args:
+        method: its key.
+        settings: values of its settings; None stands for their defaults.
+        overrides: ``key=value`` texts, on top.
+
+    Raises:
+        RaptrError: an unknown method, or settings that it has not or that cannot be right.
+    """
+    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+    for override in overrides:
+        _apply(given, override)
+    entry = {"name": "plan", "method": method, **({"methods": {method: given}} if given else {})}
+    return parse(entry, "the method").build_method()
 
 
 def dump(config: BaseModel) -> str:

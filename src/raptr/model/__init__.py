@@ -7,6 +7,7 @@ from raptr.model.attach import AttachedModel, attach
 from raptr.model.check import Layers, find_layers
 from raptr.model.flops import CONVENTION, count_flops
 from raptr.model.inspect import Inspection, inspect_model
+from raptr.model.possible import check_plan
 from raptr.model.stacks import Blocks, Stack, find_stacks, shape_of
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Layers",
     "Stack",
     "attach",
+    "check_plan",
     "count_flops",
     "find_layers",
     "find_stacks",

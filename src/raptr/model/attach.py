@@ -12,8 +12,10 @@ from raptr.model.boundaries import Boundaries
 from raptr.model.check import Layers, find_layers
 from raptr.model.depth import Gate, gate_of, is_topmost, keep_only, put_gate, take_gate
 from raptr.model.flops import flops_of
+from raptr.model.narrow import Widths
 from raptr.model.optimizer import Inactive, Prepared, create_state
 from raptr.model.possible import check_subnetwork
+from raptr.model.slices import FrozenSlices
 from raptr.model.stacks import Blocks
 from raptr.model.twin import Inputs
 from raptr.plan import LayerCosts, Subnetwork, Trainable
@@ -91,6 +93,7 @@ class AttachedModel:
         self._inputs = inputs
         self._compiled = compile
         self._gates: list[list[Gate]] = []
+        self._widths = Widths(layers.stacks)
         self._prepared: list[Prepared] = []
         self._active: Subnetwork | None = None
         self._step: int | None = None
@@ -142,6 +145,7 @@ class AttachedModel:
         copies = self._boundaries.due(plan, step, optimizers)
         subnetwork, factor = plan.subnetwork(step, micro=micro), lr_factor_of(plan, step)
         check_subnetwork(subnetwork, self._layers)
+        self._widths.check(subnetwork)
         if factor != 1 and not optimizers:
             raise RaptrError(
                 f"step {step} multiplies the learning rate by {factor:g}, but no optimizer is known; "
@@ -154,6 +158,7 @@ class AttachedModel:
             for gates in self._gates:  # not only after a step: a scaler can leave it out
                 for gate in gates:
                     gate.ran = False
+            self._widths.forget()
         self._step = step
         for prepared in self._prepared:
             prepared.restore()
@@ -174,12 +179,14 @@ class AttachedModel:
         """
         self._refuse_detached()
         check_subnetwork(subnetwork, self._layers)
+        self._widths.check(subnetwork)
         before = [
             ([(i, gate.part) for i, gate in enumerate(gates) if gate.kept], gates[0].forced) for gates in self._gates
         ]
-        self._set(subnetwork, forced=True)
         try:
-            yield
+            with self._widths.aside(self._gates):
+                self._set(subnetwork, forced=True)
+                yield
         finally:
             for gates, (kept, forced) in zip(self._gates, before, strict=True):
                 keep_only(gates, kept, forced=forced)
@@ -192,8 +199,9 @@ class AttachedModel:
 
         Args:
             optimizer: a torch optimizer, or one wrapped by Accelerate. One call per optimizer.
-            inactive: "freeze" leaves skipped layers and their state untouched; "zero" gives them zero
-                gradients, so that momentum and weight decay move them.
+            inactive: "freeze" leaves skipped layers and their state untouched, and of the others the heads and
+                neurons that were not selected; "zero" gives them zero gradients, so that momentum and weight
+                decay move them.
 
         Raises:
             RaptrError: an unknown policy, an optimizer that was prepared before, or one that holds no
@@ -214,8 +222,9 @@ class AttachedModel:
                 "the optimizer holds no parameter of the model's layers; make it from this model's parameters, "
                 "after fully_shard where the model is sharded."
             )
+        frozen = FrozenSlices(optimizer, self._widths) if inactive == "freeze" else None
         create_state(optimizer)
-        prepared = Prepared(optimizer, inactive, owners)
+        prepared = Prepared(optimizer, inactive, owners, frozen)
         prepared.factor, prepared.active = self.lr_factor, self._active is not None
         self._prepared.append(prepared)
 
@@ -233,6 +242,7 @@ class AttachedModel:
                 "the blocks' class was changed after attach (fully_shard does that); "
                 "a sharded model stays attached: save it, and load it where raptr is not attached."
             )
+        self._widths.release()
         for block in blocks:
             take_gate(block)
             if self._compiled:
@@ -244,7 +254,8 @@ class AttachedModel:
     @property
     def detachable(self) -> bool:
         """Whether `detach` can give every block its class back: not after ``fully_shard``."""
-        return all(is_topmost(block) for stack in self._stacks for block in stack.blocks)
+        gated = all(is_topmost(block) for stack in self._stacks for block in stack.blocks)
+        return gated and self._widths.releasable
 
     def flops(self, length: int | None = None, target_length: int | None = None) -> LayerCosts:
         """Training FLOPs of one sequence, by layer; see `count_flops`.
@@ -259,6 +270,7 @@ class AttachedModel:
             raise RaptrError("this handle was detached; use the handle of the newest attach, or attach again.")
 
     def _set(self, subnetwork: Subnetwork, *, forced: bool) -> None:
+        self._widths.choose(subnetwork, self._gates, forced=forced)
         for i, gates in enumerate(self._gates):
             keep_only(gates, subnetwork.kept(i), forced=forced)
 

@@ -1,6 +1,6 @@
 """Everything that is checked before a model is touched."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -11,7 +11,8 @@ from raptr.model.returns import Returns, Signature
 from raptr.model.stacks import Blocks, Stack, find_stacks, is_hugging_face, shape_of
 from raptr.model.trace import Verified, verify
 from raptr.model.twin import Inputs
-from raptr.plan import ModelShape
+from raptr.model.width import find_width
+from raptr.plan import ModelShape, StackShape
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Layers:
     @property
     def shape(self) -> ModelShape:
         """The stacks, their layers, and which of them are required."""
-        return shape_of(self.stacks, [found.required for found in self.verified or ()])
+        shape = shape_of(self.stacks, [found.required for found in self.verified or ()])
+        return ModelShape(tuple(map(_with_width, shape.stacks, self.stacks)))
 
     def returns(self, stack: int) -> Returns:
         """What the blocks of a stack return, as far as it is known before they run."""
@@ -63,6 +65,14 @@ def find_layers(model: nn.Module, blocks: Blocks | None = None, inputs: Inputs |
             Signature.of(block)
     trusted = inputs is None and (blocks is not None or not is_hugging_face(model))
     return Layers(stacks, None if trusted else verify(model, stacks, inputs))
+
+
+def _with_width(shape: StackShape, stack: Stack) -> StackShape:
+    """With the heads and neurons that can be chosen, or why none can."""
+    found = find_width(stack)
+    if isinstance(found, str):
+        return replace(shape, narrow=found)
+    return replace(shape, heads=found[0].heads, neurons=found[0].neurons)
 
 
 def _refuse_layerdrop(model: nn.Module) -> None:

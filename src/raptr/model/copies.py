@@ -24,7 +24,8 @@ class _Written:
     Attributes:
         tensor: it.
         value: what is written.
-        states: of each optimizer that holds it, the state of its source there, copied; None where there is none.
+        states: of each optimizer that holds it, the state of its source there, copied; None, which is state that
+            begins anew, where there is none.
     """
 
     tensor: torch.Tensor
@@ -115,7 +116,7 @@ def _holds(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> bool:
 def _write_state(optimizer: torch.optim.Optimizer, written: torch.Tensor, state: dict[str, Any] | None) -> None:
     """Give a parameter another state, in the tensors that it has."""
     if state is None:
-        optimizer.state.pop(written, None)
+        set_anew(optimizer, written)
         return
     before = optimizer.state[written]
     for key in before.keys() - state.keys():

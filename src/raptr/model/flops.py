@@ -9,7 +9,7 @@ attention at all. So every operation is looked at too, and one that multiplies a
 attention kernel, anything that is not torch's own) makes that count void.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from raptr.errors import RaptrError
 from raptr.model.stacks import Blocks, Stack, find_stacks, path_of
 from raptr.model.twin import CannotRun, Inputs, attempts, first_that_runs, has_decoder_inputs, takes_images
+from raptr.model.width import find_width
 from raptr.plan import LayerCosts
+
+Parts = tuple[tuple[float, ...], ...]
+"""FLOPs of a part of each layer of each stack."""
 
 CONVENTION = "2 per multiply-add, matrix products and attention, causal attention in full, backward twice the forward"
 
@@ -45,9 +49,10 @@ def count_flops(
         target_length: tokens of the decoder of an encoder-decoder; as many as ``length`` if not given.
 
     Returns:
-        `LayerCosts` in FLOPs: ``.layers[stack][layer]``, ``.other`` (head and what else is not in a
-        layer), ``.total``, and ``.step(subnetwork)`` for a step of a subnetwork. Forward and
-        backward, for one sequence; ``.scaled(batch)`` for a batch.
+        `LayerCosts` in FLOPs: ``.layers[stack][layer]`` (and of it ``.heads`` and ``.neurons``, which shrink with
+        those kept, where width can be chosen), ``.other`` (head and what else is not in a layer), ``.total``, and
+        ``.step(subnetwork)`` for a step of a subnetwork. Forward and backward, for one sequence;
+        ``.scaled(batch)`` for a batch.
 
     Raises:
         RaptrError: a length that is missing or does not fit, a model that cannot be run on the meta device, or one
@@ -85,10 +90,37 @@ def flops_of(
         return 3.0 * float(sum(counts.get(name, {}).values()))
 
     root = type(ran.twin).__name__
-    layers = tuple(
-        tuple(training_flops(f"{root}.{path_of(model, block)}") for block in stack.blocks) for stack in stacks
+
+    def of_module(module: nn.Module) -> float:
+        return training_flops(f"{root}.{path_of(model, module)}")
+
+    layers = tuple(tuple(map(of_module, stack.blocks)) for stack in stacks)
+    heads, neurons = _of_width(stacks, of_module)
+    return LayerCosts(
+        layers=layers, other=training_flops("Global") - sum(map(sum, layers)), heads=heads, neurons=neurons
     )
-    return LayerCosts(layers=layers, other=training_flops("Global") - sum(map(sum, layers)))
+
+
+def _of_width(stacks: tuple[Stack, ...], flops: Callable[[nn.Module], float]) -> tuple[Parts, Parts]:
+    """What each layer spends in its attention and in its MLP; nothing where no stack's width can be chosen.
+
+    All that is counted inside them is a product with the chosen heads or neurons, and shrinks as they do. Of a
+    stack without such a choice, beside one with, it is 0.
+    """
+    found = [find_width(stack) for stack in stacks]
+    if all(isinstance(widths, str) for widths in found):
+        return (), ()
+    heads, neurons = list[tuple[float, ...]](), list[tuple[float, ...]]()
+    for stack, widths in zip(stacks, found, strict=True):
+        if isinstance(widths, str):
+            heads.append((0.0,) * len(stack.blocks))
+            neurons.append((0.0,) * len(stack.blocks))
+        else:
+            heads.append(tuple(sum(map(flops, width.attention)) for width in widths))
+            neurons.append(
+                tuple(sum(flops(p.module) for p in width.projections if p.what == "neurons") for width in widths)
+            )
+    return tuple(heads), tuple(neurons)
 
 
 @contextmanager

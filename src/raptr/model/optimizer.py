@@ -16,6 +16,7 @@ from torch import nn
 from raptr.errors import RaptrError
 from raptr.model.depth import Gate
 from raptr.model.rate import ScaledRate
+from raptr.model.slices import FrozenSlices
 
 Inactive = Literal["freeze", "zero"]
 
@@ -135,7 +136,7 @@ class Prepared:
     """One optimizer, and what happens around each of its steps.
 
     Before a step skipped layers get no gradient, or zeros, and the learning rate its factor; after it the rate is the
-    optimizer's own again.
+    optimizer's own again, and what was not selected of the layers that ran is as it was.
 
     Attributes:
         stepped: whether it has stepped since this was last set to False.
@@ -144,7 +145,11 @@ class Prepared:
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, inactive: Inactive, owners: Mapping[int, Sequence[Gate]]
+        self,
+        optimizer: torch.optim.Optimizer,
+        inactive: Inactive,
+        owners: Mapping[int, Sequence[Gate]],
+        frozen: FrozenSlices | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.stepped = False
@@ -152,6 +157,7 @@ class Prepared:
         self.active = False
         self._inactive = inactive
         self._owners = owners
+        self._frozen = frozen
         self._rate = ScaledRate(optimizer)
         self._warned = False
         self._parameters = [p for group in optimizer.param_groups for p in group["params"] if id(p) in owners]
@@ -183,11 +189,15 @@ class Prepared:
             skipped = [p for p in self._parameters if not any(gate.ran for gate in self._owners[id(p)])]
             self._warn_of_zeros(skipped)
             drop_gradients(skipped)
+            if self._frozen is not None:
+                self._frozen.save(closure=closure is not None)
         else:
             fill_gradients(self._parameters)
         self._rate.scale(self.factor)
 
     def _after_step(self, *_: Any) -> None:
+        if self._frozen is not None:
+            self._frozen.put_back()
         self._rate.restore()
         self.stepped = True
 

@@ -19,6 +19,8 @@ def check_plan(plan: Trainable, layers: Layers) -> None:
             return
         try:
             check_subnetwork(plan.subnetwork(stage.start), layers)
+            if number == 0 and stage.stop > 1:
+                check_subnetwork(plan.subnetwork(stage.stop - 1), layers)  # a plan may begin with the whole model
             check_copies(layers, plan.transition(stage.start))
         except RaptrError as error:
             raise RaptrError(f"stage {number + 1} of the plan, from step {stage.start} on: {error}") from error

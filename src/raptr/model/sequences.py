@@ -73,7 +73,7 @@ def cut(
     hidden = signature.hidden.name
 
     def one(name: str, value: Any) -> Any:
-        if value is None or isinstance(value, _PLAIN):
+        if value is None or isinstance(value, _PLAIN) or (isinstance(value, torch.Tensor) and value.ndim == 0):
             return value
         if isinstance(value, tuple | list):
             parts = [one(name, part) for part in value]

@@ -166,6 +166,18 @@ def plan_cost(plan: Plan, costs: LayerCosts | None = None) -> tuple[StageCost, .
     return tuple(result)
 
 
+def layer_share(plan: Plan, costs: LayerCosts | None = None) -> float:
+    """The expected cost of a plan's layers, as a share of full training's for as many steps.
+
+    Example:
+        >>> from raptr.plan.methods import RaPTr
+        >>> layer_share(RaPTr("6-8-10-12").plan(ModelShape.of(layers=12), steps=400))
+        0.75
+    """
+    costs = costs or LayerCosts.uniform(plan.shape)
+    return sum(stage.layers for stage in plan_cost(plan, costs)) / (plan.stages[-1].stop * costs.all_layers)
+
+
 def _first_run(steps: int, bind: Callable[[int], Plan]) -> int:
     """The fewest steps from ``steps`` on that the method allows; short runs may lack a step for a stage."""
     said = ""

@@ -8,6 +8,7 @@ from scipy import stats
 from raptr.report.units import prefix_of, time_unit
 from raptr.results.metrics import Floats
 from raptr.results.run import Run
+from raptr.results.trained import trained_loss
 
 POINTS = 200
 SMOOTHING = 40  # the smoothing window is this fraction of the run
@@ -62,7 +63,8 @@ def drawn(runs: tuple[Run, ...]) -> tuple[Run, ...]:
 def mean_curve(runs: tuple[Run, ...], axis: Axis, source: str | None = None) -> Mean:
     """Returns the mean validation loss of ``runs`` (the seeds of one method) where all of them have measured it.
 
-    With ``source`` it is that of one validation source; without, that of all of them.
+    With ``source`` it is that of one validation source; without, that of all of them. Until a growing method's
+    last boundary it is the loss of the part trained so far.
 
     The band is mean ± t(0.975, n - 1) · s / √n, for each evaluation by itself.
     """
@@ -70,7 +72,7 @@ def mean_curve(runs: tuple[Run, ...], axis: Axis, source: str | None = None) -> 
     steps = np.array(sorted(set.intersection(*shared)) if shared else [], dtype=np.float64)
     steps = steps[thin(len(steps)).astype(int)]
     rows = [np.searchsorted(run.evals.step, steps) for run in runs]
-    columns = [run.evals.columns["eval_loss"] if source is None else run.evals.sources[source] for run in runs]
+    columns = [trained_loss(run, source) for run in runs]
     losses = np.array([column[row] for column, row in zip(columns, rows, strict=True)])
     places = np.array([run.evals.columns[axis.counter][row] for run, row in zip(runs, rows, strict=True)])
     losses[~np.isfinite(losses)] = np.nan

@@ -1,17 +1,27 @@
 """What stands under the headings: how each figure and table was made, and what it cannot say."""
 
-from raptr.report.figures.loss import CROWD
+from raptr.report.figures.common import CROWD
 from raptr.report.sentence import budget_text
 from raptr.report.table import values_text
 from raptr.results.boundaries import SHARE
 from raptr.results.equal_loss import FEWEST, RESAMPLES
 from raptr.results.folder import Comparison
+from raptr.results.run import SMALLER
+from raptr.results.trained import grows
 
 MANY = 10  # seeds: with fewer, the bootstrap's intervals are clearly too short
 COVERAGE = "in simulations 75% with 3 seeds, 83% with 5 and 89% with 10"
 
+GROWN = (
+    "The loss is the full model's for every method, whatever the curves show: what the part of a growing method "
+    "reached before its last boundary does not count, because that part is another, smaller model. So such a method "
+    "reaches a loss at its first evaluation after that boundary, if not later."
+)
+
 READING = (
-    "Validation loss is always that of the full model, all layers running, on held-out data. "
+    "Validation loss is that of the full model, all layers running, on held-out data. Only the curves of a method "
+    "that grows show the part trained so far until its last boundary, before which the full model still holds "
+    "untrained layers. Final losses and savings are always those of the full model. "
     "Training loss is that of the part that was trained in the step: while a part is trained, "
     "the two are not comparable.",
     "Layer FLOPs count the transformer's layers only; total FLOPs add what does not shrink with the path: "
@@ -28,6 +38,12 @@ def result_note(comparison: Comparison) -> str:
     parts = [f"Compared at {budget_text(comparison.budget)}." if comparison.budget else ""]
     parts.append(f"n = {counted} {'seed' if seeds == [1] else 'seeds'} a method; costs are means over them.")
     parts.append("Under a loss and a difference stands the 95% interval. Difference: method minus baseline.")
+    smaller = [method for method in comparison.methods if method.control == SMALLER]
+    if smaller:
+        parts.append(
+            f"{'; '.join(method.name for method in smaller)}: a smaller model, trained whole, as a control. "
+            "It has parameters and FLOPs of a step of its own, and its loss is that of all its layers."
+        )
     return " ".join(part for part in parts if part)
 
 
@@ -70,6 +86,7 @@ def saving_details(comparison: Comparison) -> tuple[str, ...]:
     return (
         "Curves are means over seeds at equal shares of the run, made monotone by isotonic regression and linearly "
         "interpolated between evaluations.",
+        *([GROWN] if growing(comparison) else []),
         "One of the two methods is looked at before its end, where its learning rate had not yet come down and, for a "
         "method that grows, not all layers were trained: a run planned to end there would have been better. That "
         "draws the figure towards zero, for savings and for losses alike.",
@@ -77,6 +94,11 @@ def saving_details(comparison: Comparison) -> tuple[str, ...]:
         "it is computed again from each draw.",
         *([few] if FEWEST <= pairs < MANY else []),
     )
+
+
+def growing(comparison: Comparison) -> list[str]:
+    """The names of the methods that have recorded the loss of a trained part."""
+    return [method.name for method in comparison.methods if any(grows(run) for run in method.runs)]
 
 
 def loss_note(comparison: Comparison) -> str:
@@ -90,6 +112,11 @@ def loss_note(comparison: Comparison) -> str:
         )
     if any(len(run.stages) > 1 for run in comparison.runs):
         parts.append("A diamond marks where a method begins its next stage.")
+    if grown := growing(comparison):
+        parts.append(
+            "Until its last boundary a growing method's curve is that of the part trained so far "
+            f"({'; '.join(grown)}); point at it to see the full model's loss, which is too high for this axis."
+        )
     if len(comparison.methods) > 1:
         parts.append("Press a method to switch it off everywhere; point at a curve for its numbers.")
     return " ".join(parts)
@@ -98,9 +125,10 @@ def loss_note(comparison: Comparison) -> str:
 def boundary_note(comparison: Comparison) -> str:
     """Above the figures of stage boundaries."""
     seeds = "" if comparison.single else ", mean over seeds with its 95% t-interval"
+    grown = " (of the part trained so far, of a method that grows)" if growing(comparison) else ""
     return (
         "Line: training loss of the trained part, from its level just before the boundary; diamonds: validation loss "
-        "of the full model at the evaluations around it, from the first of them. "
+        f"of the full model{grown} at the evaluations around it, from the first of them. "
         f"Jump in the table: mean training loss of the first {SHARE:.0%} of the run after the boundary minus that of "
         f"the last {SHARE:.0%} before it{seeds}. A larger part fits better by itself, so a fall is no gain; "
         "a rise means that the new layers disturb."
@@ -122,7 +150,8 @@ def training_note(comparison: Comparison) -> str:
     which = "" if comparison.single else ", each method's first seed"
     return (
         f"By step{which}. Loss and gradient norm are of the trained part; line: moving average over a fortieth "
-        "of the run; faint: the values themselves (means of neighbours in long runs)."
+        "of the run; faint: the values themselves (means of neighbours in long runs)"
+        + (f", shown while {CROWD} methods or fewer are switched on." if len(comparison.methods) > CROWD else ".")
     )
 
 

@@ -15,14 +15,14 @@ from raptr.results.outcome import final_loss
 
 COLUMNS = (
     "Method",
-    "Parameters",
-    "Data",
-    "Budget",
-    "Baseline",
     "Difference",
+    "Verdict",
     "FLOPs saved",
     "Time saved",
-    "Verdict",
+    "Baseline",
+    "Budget",
+    "Parameters",
+    "Data",
 )
 
 
@@ -43,7 +43,7 @@ def _compared(comparison: Comparison) -> Sequence[Method]:
 
 
 def _cells(comparison: Comparison, method: Method) -> dict[str, Cell]:
-    info = comparison.runs[0].info
+    info = (method.runs or comparison.runs)[0].info
     model, data = info.get("model") or {}, info.get("data") or {}
     baseline = next((one for one in comparison.methods if one.key == comparison.baseline), None)
     flops = baseline.outcome.costs["total_flops"] if baseline else None

@@ -41,15 +41,25 @@
     if ("shown" in view.getState().signals) view.logLevel(1).signal("shown", shown(sectionOf(chart))).runAsync();
   }
 
-  function toggle(method) {
-    if (!hidden.delete(method)) hidden.add(method);
+  function apply() {
     for (const part of document.querySelectorAll("[data-method]")) {
-      if (part.dataset.method !== method) continue;
-      if (part.matches("button")) part.setAttribute("aria-pressed", String(!hidden.has(method)));
-      else part.hidden = hidden.has(method);
+      const off = hidden.has(part.dataset.method);
+      if (part.matches("button")) part.setAttribute("aria-pressed", String(!off));
+      else part.hidden = off;
     }
     for (const [chart, { view }] of views) select(chart, view);
     dispatchEvent(new Event("resize"));
+  }
+
+  function toggle(method) {
+    if (!hidden.delete(method)) hidden.add(method);
+    apply();
+  }
+
+  function every(on) {
+    hidden.clear();
+    if (!on) for (const [key] of page.sections.flat()) hidden.add(key);
+    apply();
   }
 
   function sort(header) {
@@ -67,7 +77,12 @@
     body.append(...[...body.rows].sort(compare));
   }
 
-  const redraw = (some) => Promise.all(some.map(draw));
+  // What is folded away has no width: it is drawn when it is opened.
+  const redraw = (some) => Promise.all(some.filter((chart) => !chart.closest("details:not([open])")).map(draw));
+  for (const folded of document.querySelectorAll("details:has(.chart)"))
+    folded.addEventListener("toggle", () => folded.open && redraw([...folded.querySelectorAll(".chart")]));
+  for (const button of document.querySelectorAll(".every"))
+    button.addEventListener("click", () => every(button.dataset.every === "on"));
   for (const chip of document.querySelectorAll(".chip"))
     chip.addEventListener("click", () => toggle(chip.dataset.method));
   for (const button of document.querySelectorAll("th button"))

@@ -1,6 +1,5 @@
 """One comparison (or run) of the page: everything the template says about it."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +8,15 @@ from urllib.parse import quote
 
 from raptr.report import notes, table, units
 from raptr.report.figures.build import AXES, SAVED, Spec, panel_title, sources_of
-from raptr.report.figures.paths import Panel
+from raptr.report.figures.common import CROWD
+from raptr.report.figures.paths import Panel, compact
 from raptr.report.figures.training import QUANTITIES
 from raptr.report.sentence import verdict_sentence
 from raptr.results.folder import Comparison
 from raptr.results.run import Run
 
 Facts = list[tuple[str, str]]
+SHOWN_PANELS = 6  # where there are more, the others are folded away
 RUN_FILES = {"config.yaml": "config", "run.json": "facts", "metrics.jsonl": "metrics", "result.json": "result"}
 
 
@@ -53,12 +54,16 @@ def section_of(
         "saved": [(f"saved-{measure}", title) for measure, title in SAVED.items() if f"saved-{measure}" in specs],
         "axes": list(AXES.items()),
         "loss_sources": ["all together", *sources] if len(sources) > 1 else [],
+        "loss_title": "Validation loss" + ("" if notes.growing(comparison) else " of the full model"),
         "loss_note": notes.loss_note(comparison),
         "boundaries": table.boundary_table(comparison),
         "boundary_charts": [name for name in specs if name.startswith("boundary-")],
         "boundary_note": notes.boundary_note(comparison),
         "paths_note": notes.paths_note(comparison),
         "training_note": notes.training_note(comparison),
+        "crowded": len(comparison.methods) > CROWD,
+        "compact": compact(panels),
+        "shown_panels": SHOWN_PANELS if compact(panels) else len(panels),
         "panels": [
             {"method": _key_of(comparison, one.method), "title": panel_title(one), "chart": f"path-{count}"}
             for count, one in enumerate(panels)
@@ -135,17 +140,28 @@ def _tables(comparison: Comparison) -> list[tuple[str, Facts]]:
 
 
 def _flat(value: object) -> Facts:
+    """Names and values; what is told of each of several sources, under the name of the source."""
     if not isinstance(value, Mapping):
         return [] if value is None else [("", str(value))]
-    return [(str(name), _shown(one)) for name, one in value.items()]
+    facts: Facts = []
+    for name, one in value.items():
+        if isinstance(one, Mapping) and one and all(isinstance(each, Mapping) for each in one.values()):
+            facts += [(f"{inner}: {said}", text) for inner, each in one.items() for said, text in _flat(each)]
+        else:
+            facts.append((str(name).replace("_", " "), _shown(one)))
+    return facts
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, bool | str):
-        return str(value)
-    if isinstance(value, int):
+    if value is None or (isinstance(value, Mapping | list) and not value):
+        return "none"
+    if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_shown(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return str(value)
 
 
 def _configs(comparison: Comparison) -> list[tuple[str, str]]:

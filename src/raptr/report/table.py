@@ -9,6 +9,7 @@ from raptr.report.figures.speed import speeds_of
 from raptr.results.equal_loss import Measure
 from raptr.results.folder import Comparison, Method
 from raptr.results.outcome import UNFINISHED, Losses
+from raptr.results.run import SMALLER
 from raptr.results.sweep import Sweep, Values
 
 KINDS = ("better", "worse", "too short", "one seed", "baseline", UNFINISHED)
@@ -26,11 +27,12 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row: the method's key (its colour is shown), its name, and its cells by column."""
+    """One row: the method's key (its colour is shown), its name, its cells by column; ``note`` is under the name."""
 
     method: str
     name: str
     cells: Mapping[str, Cell]
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +52,15 @@ def verdict_kind(method: Method) -> str:
 
 
 RESULT = (
-    "Steps",
-    "Layer FLOPs",
-    "Total FLOPs",
-    "Time",
-    "Tokens",
-    "Epochs",
     "Validation loss",
     "Difference",
     "Verdict",
+    "Total FLOPs",
+    "Layer FLOPs",
+    "Time",
+    "Steps",
+    "Tokens",
+    "Epochs",
 )
 
 
@@ -81,6 +83,18 @@ def cells(method: Method) -> dict[str, Cell]:
         "Tokens": Cell(text=units.quantity(costs["tokens"]), value=costs["tokens"]),
         "Epochs": Cell(text=units.decimal(costs["epochs"], digits=2), value=costs["epochs"]),
     }
+
+
+def control_note(method: Method) -> str:
+    """Returns what a control is, in words; nothing for a method.
+
+    Of a smaller model it is said how large it is: its parameters and its FLOPs of a step are its own.
+    """
+    if method.control != SMALLER:
+        return f"control: {method.control}" if method.control else ""
+    run = method.runs[0]
+    parameters = units.quantity((run.info.get("model") or {}).get("parameters"))
+    return f"a smaller model: {units.layers([size for _, size in run.stacks])} layers, {parameters} parameters"
 
 
 def loss_cell(losses: Losses) -> Cell:
@@ -115,7 +129,7 @@ def saving_cell(method: Method, measure: Measure) -> Cell:
 
 def result_table(comparison: Comparison) -> Table:
     """Returns the table of all methods."""
-    rows = [Row(method=one.key, name=one.name, cells=cells(one)) for one in comparison.methods]
+    rows = [Row(method=one.key, name=one.name, cells=cells(one), note=control_note(one)) for one in comparison.methods]
     return Table(columns=RESULT, words=("Verdict",), rows=rows)
 
 
@@ -179,9 +193,9 @@ def boundary_table(comparison: Comparison) -> Table | None:
     for method in comparison.methods:
         own = {column: Cell(text=units.MISSING) for column in columns}
         for column, one in zip(columns, found[method.key], strict=False):
-            notes = [f"{_sizes(one.before)} to {_sizes(one.after)} layers"]
+            notes = [f"{units.layers(one.before)} to {units.layers(one.after)} layers"]
             if one.validation:
-                notes.append(f"full model {units.decimal(one.validation[0])} to {units.decimal(one.validation[1])}")
+                notes.append(f"validation {units.decimal(one.validation[0])} to {units.decimal(one.validation[1])}")
             text = units.decimal(one.jump, signed=True)
             if one.interval:
                 text += f" ± {units.decimal((one.interval[1] - one.interval[0]) / 2)}"
@@ -210,7 +224,7 @@ def speed_table(comparison: Comparison) -> Table | None:
             shares = f"{one.share:.0%} of the time, {one.flops_share:.0%} of the FLOPs"
             own[column] = Cell(
                 text=f"{units.quantity(one.tokens_per_second)}/s",
-                note=f"{_sizes(one.stage.sizes)} layers\n{shares}",
+                note=f"{units.layers(one.stage.sizes)} layers\n{shares}",
                 value=one.tokens_per_second,
             )
         rows.append(Row(method=method.key, name=method.name, cells=own))
@@ -242,7 +256,3 @@ def sweep_table(comparison: Comparison, sweep: Sweep) -> Table:
 def values_text(values: Values) -> str:
     """Returns the values of a trial as people read them: ``learning_rate 0.001``."""
     return ", ".join(f"{key.removeprefix('training.')} {value}" for key, value in values.items())
-
-
-def _sizes(sizes: tuple[int, ...]) -> str:
-    return " + ".join(map(str, sizes))

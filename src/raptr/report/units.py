@@ -1,6 +1,7 @@
 """Numbers as people read them."""
 
 import math
+from collections.abc import Sequence
 
 from raptr.results.numbers import usable
 
@@ -44,6 +45,11 @@ def duration(value: object) -> str:
     if number < 180:
         return f"{number:.1f} s" if number < 10 else f"{number:.0f} s"
     return f"{number / 60:.1f} min" if number < 3 * 3600 else f"{number / 3600:.2f} h"
+
+
+def layers(sizes: Sequence[float]) -> str:
+    """Returns numbers of layers, one a stack: ``6``, ``6 + 3``; means of changing ones with a decimal, ``8.7``."""
+    return " + ".join(f"{size:.1f}".removesuffix(".0") for size in sizes)
 
 
 def count(value: object) -> str:

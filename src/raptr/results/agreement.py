@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raptr.results.run import Run
+from raptr.results.run import SMALLER, Run
 
 _WRONG = {
     ("data", "key"): "data",
@@ -16,6 +16,8 @@ _WRONG = {
     ("environment", "torch"): "version of torch",
     ("environment", "transformers"): "version of transformers",
 }
+# What a smaller model has of its own, and should.
+_OF_SIZE = (("model", "parameters"), ("flops",))
 _CLOCK = {
     ("environment", "device"): "device",
     ("environment", "cpu"): "processor",
@@ -26,9 +28,11 @@ _CLOCK = {
 def disagreements(runs: Sequence[Run]) -> tuple[str, ...]:
     """Returns what differs between runs that should differ in method and seed only, one sentence each.
 
-    A run that does not say something is not held against the others.
+    A run that does not say something is not held against the others, and the size of a control that is a
+    smaller model is its own.
     """
-    wrong = [_differing(runs, path, name) for path, name in _WRONG.items()]
+    equal = [run for run in runs if run.control != SMALLER]
+    wrong = [_differing(equal if path in _OF_SIZE else runs, path, name) for path, name in _WRONG.items()]
     clock = [_differing(runs, path, name) for path, name in _CLOCK.items()]
     return (
         *(f"Not comparable: {said}" for said in wrong if said),

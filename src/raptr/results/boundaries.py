@@ -8,6 +8,7 @@ import numpy as np
 from raptr.results.metrics import Floats, Records
 from raptr.results.run import Run
 from raptr.results.statistics import Interval, mean, t_interval
+from raptr.results.trained import trained_loss
 
 SHARE = 0.02  # of the run: the window on either side of a boundary
 
@@ -23,14 +24,15 @@ class Boundary:
         window: steps on either side over which the training loss is averaged.
         jump: training loss after minus before, mean over seeds; None where it was not recorded.
         interval: its 95 % t-interval over seeds.
-        validation: the full model's validation loss at the last evaluation up to the boundary and at the
-            first one after it, means over seeds.
+        validation: the validation loss of what is trained so far (`trained_loss`: the full model's, but of a
+            method that grows) at the last evaluation up to the boundary and at the first one after it, means
+            over seeds.
         evaluated: the steps of these two evaluations.
     """
 
     step: int
-    before: tuple[int, ...]
-    after: tuple[int, ...]
+    before: tuple[float, ...]
+    after: tuple[float, ...]
     window: int
     jump: float | None
     interval: Interval | None
@@ -54,7 +56,7 @@ def boundaries(runs: Sequence[Run]) -> tuple[Boundary, ...]:
         jumps = [_jump(run.train, new.start, window) for run in runs]
         known = [jump for jump in jumps if jump is not None]
         whole = bool(known) and len(known) == len(jumps)
-        validation, evaluated = _validation([run.evals for run in runs], new.start)
+        validation, evaluated = _validation(runs, new.start)
         found.append(
             Boundary(
                 step=new.start,
@@ -88,13 +90,11 @@ def _mean(train: Records, start: int, stop: int) -> float | None:
     return float(values.mean()) if len(values) and np.isfinite(values).all() else None
 
 
-def _validation(evals: Sequence[Records], step: int) -> tuple[tuple[float, float] | None, tuple[int, int] | None]:
-    shared = sorted(set.intersection(*(set(one.step.tolist()) for one in evals)))
+def _validation(runs: Sequence[Run], step: int) -> tuple[tuple[float, float] | None, tuple[int, int] | None]:
+    shared = sorted(set.intersection(*(set(run.evals.step.tolist()) for run in runs)))
     up_to, past = [one for one in shared if one <= step], [one for one in shared if one > step]
     if not up_to or not past:
         return None, None
     at = (up_to[-1], past[0])
-    losses = [
-        float(np.mean([one.columns["eval_loss"][np.searchsorted(one.step, each)] for one in evals])) for each in at
-    ]
+    losses = [float(np.mean([trained_loss(run)[np.searchsorted(run.evals.step, each)] for run in runs])) for each in at]
     return ((losses[0], losses[1]), at) if np.isfinite(losses).all() else (None, None)

@@ -3,7 +3,9 @@
 Shapes: S seeds, E evaluations.
 
 1. A method's curve is the mean over its seeds, at equal shares of the run, of the validation loss and of
-   what was spent until then (`curve_of`).
+   what was spent until then (`curve_of`). The loss is the full model's, for every method: a loss that the
+   part of a growing method reached before its last boundary is not counted, because the model that would
+   be had at that cost is another, smaller one.
 2. The loss is made monotone: the non-increasing sequence that is closest to it in least squares (isotonic
    regression). Unlike the lowest loss so far, it does not reward a curve for being noisy.
 3. The loss at which both are compared is the higher of the two final ones, so that both reach it. If the
@@ -40,7 +42,7 @@ class Curve:
     """The seeds of one method at the same shares of the run.
 
     Attributes:
-        loss: [S, E] validation loss; the last is the final one.
+        loss: [S, E] validation loss of the full model; the last is the final one.
         spent: measure -> [S, E], what was spent until then.
     """
 

@@ -36,6 +36,11 @@ class Method:
     outcome: Outcome
 
     @property
+    def control(self) -> str:
+        """What it is a control for; empty for a method."""
+        return self.runs[0].control if self.runs else ""
+
+    @property
     def unfinished(self) -> int:
         """The number of runs that have not written their result, or are not there."""
         return len(self.missing) + sum(not run.finished for run in self.runs)

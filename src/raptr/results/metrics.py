@@ -31,19 +31,22 @@ class Records:
         columns: name -> [N].
         kept: for each stack [N, L]: which layers the step trained; evaluations have none.
         sources: name -> [E]: the loss of each validation source, where there are several.
+        active_sources: the same of the part that is trained so far, of a method that grows.
     """
 
     step: NDArray[np.int64]
     columns: Mapping[str, Floats]
     kept: tuple[Bools, ...]
     sources: Mapping[str, Floats]
+    active_sources: Mapping[str, Floats]
 
 
 def read_metrics(path: Path, layers: tuple[int, ...]) -> tuple[Records, Records]:
     """Returns the training records and the evaluations of ``metrics.jsonl``.
 
     A last line without a line end that is no JSON was cut off when the run was killed, and is left out.
-    Where a resumed run wrote a step again, the later record counts. Records of other kinds are ignored.
+    Where a resumed run wrote a step again, the later record counts. Records of other kinds are ignored, and so
+    is what a record holds beside the columns that are known.
 
     Args:
         path: The file; a missing one is a run that has not measured anything yet.
@@ -79,7 +82,7 @@ def read_metrics(path: Path, layers: tuple[int, ...]) -> tuple[Records, Records]
     try:
         return (
             _records(train, ("loss", "grad_norm", "learning_rate", *COUNTERS), kept, layers),
-            _records(evals, ("eval_loss", *COUNTERS), {}, ()),
+            _records(evals, ("eval_loss", "eval_loss_active", *COUNTERS), {}, ()),
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise RaptrError(f"{path} holds a value that is no number ({error}).") from error
@@ -108,7 +111,6 @@ def _records(
     layers: tuple[int, ...],
 ) -> Records:
     steps = sorted(found)
-    by_source = {step: found[step].get("eval_losses") or {} for step in steps}
     masks = tuple(
         np.array([kept[step][stack] for step in steps], dtype=np.bool_).reshape(len(steps), size)
         for stack, size in enumerate(layers)
@@ -117,11 +119,14 @@ def _records(
         step=np.array(steps, dtype=np.int64),
         columns={name: _column([found[step].get(name) for step in steps]) for name in names},
         kept=masks,
-        sources={
-            name: _column([by_source[step].get(name) for step in steps])
-            for name in dict.fromkeys(name for losses in by_source.values() for name in losses)
-        },
+        sources=_by_source([found[step].get("eval_losses") or {} for step in steps]),
+        active_sources=_by_source([found[step].get("eval_losses_active") or {} for step in steps]),
     )
+
+
+def _by_source(losses: list[dict[str, Any]]) -> dict[str, Floats]:
+    names = dict.fromkeys(name for one in losses for name in one)
+    return {name: _column([one.get(name) for one in losses]) for name in names}
 
 
 def _column(values: list[Any]) -> Floats:

@@ -1,6 +1,7 @@
 """One run folder: its files as checked values."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,19 @@ from raptr.results.metrics import Records, read_metrics
 
 FORMAT = 1
 
+SMALLER = "smaller"  # the control that is a dense model of fewer layers
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Steps ``start`` to ``stop`` (exclusive, from 0) with ``sizes`` layers kept, one size a stack."""
+    """Steps ``start`` to ``stop`` (exclusive, from 0) with ``sizes`` layers kept, one size a stack.
+
+    A size that changes from step to step is its mean, which need not be whole.
+    """
 
     start: int
     stop: int
-    sizes: tuple[int, ...]
+    sizes: tuple[float, ...]
     warmup: bool
 
 
@@ -40,6 +46,11 @@ class Run:
     result: Mapping[str, Any] | None
 
     @property
+    def control(self) -> str:
+        """What the run is a control for, such as `SMALLER`; empty for a method."""
+        return str(self.info.get("control") or "")
+
+    @property
     def finished(self) -> bool:
         """Whether the run wrote its result."""
         return self.result is not None
@@ -48,6 +59,14 @@ class Run:
     def reached(self) -> int:
         """The number of steps that were recorded."""
         return int(self.train.step[-1]) if len(self.train.step) else 0
+
+
+def _size(value: Any) -> float:
+    """A number of layers: whole, or the mean of a stage in which it changes."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"a stage of {value} layers")
+    return number
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -92,7 +111,7 @@ def read_run(folder: Path) -> Run:
             Stage(
                 start=int(stage["start"]),
                 stop=int(stage["stop"]),
-                sizes=tuple(int(size) for size in stage["sizes"]),
+                sizes=tuple(_size(size) for size in stage["sizes"]),
                 warmup=bool(stage.get("warmup", False)),
             )
             for stage in plan["stages"]

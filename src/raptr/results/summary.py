@@ -57,6 +57,7 @@ def _method(method: Method) -> dict[str, Any]:
     costs |= {name: None if costs[name] is None else math.floor(costs[name]) for name in _WHOLE}
     return {
         "label": method.name,
+        "control": method.control or None,
         **costs,
         **_losses(outcome.loss),
         "verdict": outcome.verdict,

@@ -98,7 +98,7 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     config = task.config
     title = title or folder.name
     method = config.build_method()
-    plan = method.plan(task.shape, task.steps)
+    plan = task.plan(method)
     facts = _facts(task, plan, _label(task, method), command)
     check_folder(folder, dump(config), "config.yaml")
     checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / "metrics.jsonl")

@@ -19,9 +19,9 @@ from raptr.data import (
     vocabulary,
 )
 from raptr.errors import RaptrError
-from raptr.model import count_flops, find_layers
+from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
-from raptr.plan import LayerCosts, ModelShape, Plan
+from raptr.plan import LayerCosts, Method, ModelShape, Plan
 from raptr.train.arguments import batch_of, build_arguments
 from raptr.train.build import build_model, build_model_config
 
@@ -38,7 +38,7 @@ class Task:
         training: all training sequences, and how the sources are mixed.
         validation: all validation sequences of each source.
         model_config: the transformers configuration of the model.
-        shape: the model's shape.
+        layers: what is known of the model's layers.
         costs: FLOPs of one step of the whole batch.
         parameters: how many the model has; ``layer_parameters`` of them in the layers.
         batch: sequences per step, over all devices and micro-steps.
@@ -50,12 +50,27 @@ class Task:
     training: Mixture
     validation: dict[str, Sequences]
     model_config: Any
-    shape: ModelShape
+    layers: Layers
     costs: LayerCosts
     parameters: int
     layer_parameters: int
     batch: int
     steps: int
+
+    @property
+    def shape(self) -> ModelShape:
+        """The model's shape."""
+        return self.layers.shape
+
+    def plan(self, method: Method, steps: int | None = None) -> Plan:
+        """A method bound to this model and a number of steps, by default the task's; all that can be checked, is.
+
+        Raises:
+            RaptrError: the method does not fit the number of steps or the model, at any of its stages.
+        """
+        plan = method.plan(self.shape, self.steps if steps is None else steps)
+        check_plan(plan, self.layers)
+        return plan
 
     @property
     def tokens_per_step(self) -> int:
@@ -156,10 +171,10 @@ def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]
     """What a task knows of its model."""
     special_tokens = {name: getattr(store.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     model_config = build_model_config(config, vocabulary(store.tokenizer), special_tokens)
-    shape, costs, parameters, layer_parameters = measure(config, model_config)
+    layers, costs, parameters, layer_parameters = measure(config, model_config)
     return {
         "model_config": model_config,
-        "shape": shape,
+        "layers": layers,
         "costs": costs.scaled(batch),
         "parameters": parameters,
         "layer_parameters": layer_parameters,
@@ -185,19 +200,20 @@ def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
         raise RaptrError("the number of steps is not known without the data; give training.max_steps=...")
     tokenizer = config.data.tokenizer
     tokens = tokenizer if isinstance(tokenizer, int) else vocabulary(load_tokenizer(tokenizer))
-    shape, costs, _, _ = measure(config, build_model_config(config, tokens))
+    layers, costs, _, _ = measure(config, build_model_config(config, tokens))
     method = config.build_method()
-    plan = method.plan(shape, int(config.training["max_steps"]))
+    plan = method.plan(layers.shape, int(config.training["max_steps"]))
+    check_plan(plan, layers)
     return str(method), plan, costs.scaled(batch_of(arguments))
 
 
-def measure(config: RunConfig, model_config: Any) -> tuple[ModelShape, LayerCosts, int, int]:
-    """A model's shape, FLOPs per sequence, parameters, and parameters in its layers; no memory is used."""
+def measure(config: RunConfig, model_config: Any) -> tuple[Layers, LayerCosts, int, int]:
+    """A model's layers, FLOPs per sequence, parameters, and parameters in its layers; no memory is used."""
     model = build_model(config, model_config, device="meta")
     layers = find_layers(model)
     inside = sum(p.numel() for stack in layers.stacks for block in stack.blocks for p in block.parameters())
     costs = count_flops(model, config.data.sequence_length)
-    return layers.shape, costs, model.num_parameters(), inside
+    return layers, costs, model.num_parameters(), inside
 
 
 def _steps(config: RunConfig, sequences: int, batch: int) -> int:

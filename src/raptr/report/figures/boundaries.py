@@ -5,7 +5,8 @@ import itertools
 import altair as alt
 import numpy as np
 
-from raptr.report.figures.common import Data, Palette, Row, chart_of, colour, dash, layered, rounded, switchable
+from raptr.report.figures.common import CROWD, Data, Palette, Row, chart_of, colour, dash, layered, rounded, switchable
+from raptr.report.units import layers
 from raptr.results.boundaries import Boundary, boundaries
 from raptr.results.folder import Comparison, Method
 from raptr.results.metrics import Floats
@@ -13,8 +14,8 @@ from raptr.results.run import Run
 
 AROUND = 0.05  # of the run, on either side
 POINTS = 30  # on either side
+FEW_POINTS = 8  # the same in a crowd, whose noise would hide every line
 MOST = 6  # charts
-CROWD = 5  # with more methods, outlines would hide what lies behind them
 
 
 def boundaries_of(method: Method) -> tuple[Boundary, ...]:
@@ -27,18 +28,19 @@ def boundary_rows(comparison: Comparison) -> list[tuple[list[Row], list[Row]]]:
     """Returns, for the first boundary, the second and so on, the rows of training and of validation loss.
 
     ``x`` is the distance from the boundary as a share of the run. ``y`` is the change of the training loss from
-    its mean just before the boundary, mean over seeds and over neighbouring steps; or that of the full model's
-    validation loss from the last evaluation up to the boundary.
+    its mean just before the boundary, mean over seeds and over neighbouring steps (more of them where there are
+    many methods); or that of the validation loss from the last evaluation up to the boundary.
     """
     found: list[tuple[list[Row], list[Row]]] = []
+    points = POINTS if len(comparison.methods) <= CROWD else FEW_POINTS
     for method in comparison.methods:
         runs = [run for run in method.runs if run.finished] or list(method.runs)
         for number, one in enumerate(boundaries_of(method)[:MOST]):
             if number == len(found):
                 found.append(([], []))
             train, validation = found[number]
-            name = {"m": method.name, "k": f"{_sizes(one.before)} to {_sizes(one.after)}"}
-            train += [{**name, **row} for row in _training(runs, one)]
+            name = {"m": method.name, "k": f"{layers(one.before)} to {layers(one.after)}"}
+            train += [{**name, **row} for row in _training(runs, one, points)]
             if one.validation is not None and one.evaluated is not None:
                 for step, loss in zip(one.evaluated, one.validation, strict=True):
                     x = rounded((step - one.step) / runs[0].steps, 5)
@@ -48,16 +50,12 @@ def boundary_rows(comparison: Comparison) -> list[tuple[list[Row], list[Row]]]:
     return found
 
 
-def _sizes(sizes: tuple[int, ...]) -> str:
-    return " + ".join(map(str, sizes))
-
-
-def _training(runs: list[Run], boundary: Boundary) -> list[Row]:
+def _training(runs: list[Run], boundary: Boundary, points: int) -> list[Row]:
     run = runs[0]
     reach = max(round(AROUND * run.steps), boundary.window)
     lengths = [stage.stop - stage.start for stage in run.stages if boundary.step in (stage.start, stage.stop)]
     reach = min(reach, *lengths)
-    width = max(1, reach // POINTS)
+    width = max(1, reach // points)
     # Bins end and begin at the boundary itself, so that none mixes the two stages.
     edges = boundary.step + width * np.arange(-(reach // width), reach // width + 1)
     lines = np.array([_binned(one, edges) for one in runs])
@@ -98,7 +96,7 @@ def boundary_chart(
     height: int = 220,
     static: bool = False,
 ) -> alt.LayerChart:
-    """Returns the chart of one boundary: a line for the training loss, diamonds for the full model's validation."""
+    """Returns the chart of one boundary: a line for the training loss, diamonds for validation."""
     train, validation = rows
     # Ends of their own: a boundary whose methods are all switched off still has axes.
     across, up = (_extent([row[name] for row in (*train, *validation)]) for name in ("x", "y"))

@@ -9,14 +9,14 @@ from raptr.report.figures.boundaries import boundary_chart, boundary_rows
 from raptr.report.figures.common import Data, Palette
 from raptr.report.figures.intervals import final_points, interval_chart, saving_points
 from raptr.report.figures.loss import loss_chart, loss_rows
-from raptr.report.figures.paths import Panel, panel_chart
+from raptr.report.figures.paths import HEIGHT, LOW, Panel, compact, panel_chart
 from raptr.report.figures.speed import speed_chart, speed_rows
 from raptr.report.figures.training import QUANTITIES, training_chart, training_rows
 from raptr.results.equal_loss import MEASURES, Measure
 from raptr.results.folder import Comparison
 
 Spec = dict[str, Any]
-Chart = alt.LayerChart | alt.VConcatChart | alt.HConcatChart
+Chart = alt.LayerChart | alt.HConcatChart | alt.ConcatChart
 
 AXES = {"total_flops": "FLOPs", "seconds": "Wall clock", "tokens": "Tokens"}
 SAVED: dict[Measure, str] = {"total_flops": "Total FLOPs saved", "seconds": "Time saved"}
@@ -58,7 +58,7 @@ def page_specs(data: Data, comparison: Comparison, palette: Palette, panels: lis
     for number, around in enumerate(boundary_rows(comparison)):
         charts[f"boundary-{number}"] = boundary_chart(data, around, palette)
     for number, panel in enumerate(panels):
-        charts[f"path-{number}"] = panel_chart(data, panel)
+        charts[f"path-{number}"] = panel_chart(data, panel, height=LOW if compact(panels) else HEIGHT)
     for quantity in QUANTITIES:
         charts[quantity.column] = training_chart(data, training_rows(comparison, quantity), quantity, palette)
     segments, unit = speed_rows(comparison)
@@ -94,9 +94,14 @@ def png_specs(comparison: Comparison, palette: Palette, panels: list[Panel]) -> 
             for number, one in enumerate(around, start=1)
         ]
         charts["boundaries.png"] = alt.hconcat(*shown, spacing=32)
-    charts["path-map.png"] = alt.vconcat(
-        *(panel_chart(data, panel, width=960, title=panel_title(panel), static=True) for panel in panels), spacing=24
-    )
+    many = compact(panels)
+    maps = [
+        panel_chart(
+            data, one, width=460 if many else 960, height=LOW if many else HEIGHT, title=panel_title(one), static=True
+        )
+        for one in panels
+    ]
+    charts["path-map.png"] = alt.concat(*maps, columns=2 if many else 1, spacing=24)
     charts["training.png"] = alt.hconcat(
         *(
             training_chart(

@@ -14,6 +14,7 @@ from raptr.results.numbers import usable
 
 Row = dict[str, Any]
 SHOWN = "shown"
+CROWD = 5  # while more methods are switched on, what is behind the lines (bands, single values) is left out
 
 # Round ticks for a logarithmic axis whose ends are at most so many times apart.
 ROUND = (
@@ -125,6 +126,21 @@ def nearest(x: str = "x") -> alt.Parameter:
     )
 
 
+def nearest_tooltip(*entries: tuple[str, str, str | None]) -> Any:
+    """Returns the tooltip of what is `nearest`: title, field and number format (None for words) of each entry.
+
+    What has no value is left out. Of the areas around points Vega-Lite reads formatted fields only, and showed
+    the method as "undefined": therefore one expression for all.
+    """
+    row = "(datum.datum || datum)"
+    parts = []
+    for title, field, form in entries:
+        value = f"{row}[{json.dumps(field)}]"
+        shown = value if form is None else f"format({value}, {json.dumps(form)})"
+        parts.append(f"isValid({value}) ? {{{json.dumps(title)}: {shown}}} : {{}}")
+    return alt.value(alt.expr(f"merge({', '.join(parts)})"))
+
+
 def value_axis(values: Sequence[float], log: bool) -> tuple[alt.Scale, alt.Axis]:
     """Returns scale and axis for ``values``: a logarithmic one gets round ticks, also within one decade."""
     if not log or not values or min(values) <= 0:
@@ -134,3 +150,10 @@ def value_axis(values: Sequence[float], log: bool) -> tuple[alt.Scale, alt.Axis]
     steps = next(steps for reach, steps in ROUND if high / low <= reach)
     ticks = [float(f"{step * 10.0**decade:.6g}") for decade in decades for step in steps]
     return alt.Scale(type="log", nice=False, padding=8), alt.Axis(values=ticks, format="~g")
+
+
+def unless_crowded(opacity: float, palette: Palette, static: bool) -> Any:
+    """Returns the opacity of what would hide the curves of many methods; in the page, of those that are switched on."""
+    if static:
+        return opacity if len(palette.names) <= CROWD else 0.0
+    return alt.expr(f"length({SHOWN}) > {CROWD} ? 0 : {opacity}")

@@ -102,9 +102,12 @@ def interval_chart(
     tooltip = [
         alt.Tooltip("l:N", title="Method"),
         alt.Tooltip("y:Q", title="Mean", format=digits),
-        alt.Tooltip("lo:Q", title="95% from", format=digits),
-        alt.Tooltip("hi:Q", title="95% to", format=digits),
     ]
+    if any(row["lo"] is not None for row in means):
+        tooltip += [
+            alt.Tooltip("lo:Q", title="95% from", format=digits),
+            alt.Tooltip("hi:Q", title="95% to", format=digits),
+        ]
     of_seed = [tooltip[0], alt.Tooltip("seed:O", title="Seed"), alt.Tooltip("y:Q", title=title, format=digits)]
     base = alt.Chart(data(means))
     named = alt.Chart(data([{"l": label} for label in labels])).encode(alt.X(value=0), y, text="l:N")

@@ -1,15 +1,15 @@
-"""Validation loss of the full model against FLOPs, time and tokens."""
+"""Validation loss against FLOPs, time and tokens: of the full model, or of what a growing method trains so far."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import altair as alt
 import numpy as np
 
+from raptr.report import units
 from raptr.report.curves import Axis, Mean, drawn, mean_curve, place_of, thin
 from raptr.report.figures.common import (
-    SHOWN,
+    CROWD,
     Data,
     Palette,
     Row,
@@ -18,14 +18,17 @@ from raptr.report.figures.common import (
     dash,
     layered,
     nearest,
+    nearest_tooltip,
     rounded,
     switchable,
+    unless_crowded,
     value_axis,
 )
 from raptr.results.folder import Comparison, Method
+from raptr.results.metrics import Floats
 from raptr.results.run import Run
+from raptr.results.trained import full_loss, grows, of_part, trained_loss
 
-CROWD = 5  # while more methods are switched on, there are no bands and no single seeds
 END = 2 / 3  # the second chart starts at this fraction of the axis
 
 
@@ -34,6 +37,8 @@ class LossRows:
     """The data of the loss charts: mean with band, single seeds, stage boundaries.
 
     A row holds its position on every axis, under the name of the axis' counter, so that all axes share the rows.
+    Where methods grow, it says in ``o`` whose loss it is: that of the trained part, with the full model's in
+    brackets, which is so high that it has no place on the axis.
     """
 
     mean: list[Row]
@@ -44,16 +49,18 @@ class LossRows:
 def loss_rows(comparison: Comparison, axes: tuple[Axis, ...], source: str | None = None) -> LossRows:
     """Returns what the charts draw, of all validation sources together or of one; positions in the axes' units."""
     rows = LossRows(mean=[], seeds=[], boundaries=[])
+    growing = any(grows(run) for run in comparison.runs)
     for method in comparison.methods:
         runs = drawn(method.runs)
         if not runs:
             continue
         curves = {axis.counter: mean_curve(runs, axis, source) for axis in axes}
-        rows.mean.extend(_mean_rows(method, curves, len(runs)))
+        told = _whose(runs, next(iter(curves.values())).step, source) if growing else None
+        rows.mean.extend(_mean_rows(method, curves, len(runs), told))
         for run in method.runs if len(method.runs) > 1 else ():
             rows.seeds.extend(_seed_rows(method, run, axes, source))
         for stage in runs[0].stages[1:]:
-            row = {"m": method.name, "s": stage.start, "k": " + ".join(str(size) for size in stage.sizes)}
+            row = {"m": method.name, "s": stage.start, "k": units.layers(stage.sizes)}
             for axis in axes:
                 row[axis.counter], row["y"] = _boundary(runs, axis, curves[axis.counter], stage.start)
             if all(value is not None for value in row.values()):
@@ -61,7 +68,18 @@ def loss_rows(comparison: Comparison, axes: tuple[Axis, ...], source: str | None
     return rows
 
 
-def _mean_rows(method: Method, curves: Mapping[str, Mean], seeds: int) -> list[Row]:
+def _whose(runs: tuple[Run, ...], steps: Floats, source: str | None) -> list[str]:
+    """Whose loss the mean is at each of these evaluations; the full model's too where it is that of a part."""
+    rows = [np.searchsorted(run.evals.step, steps) for run in runs]
+    part = np.all([of_part(run, source)[row] for run, row in zip(runs, rows, strict=True)], axis=0)
+    full = np.mean([full_loss(run, source)[row] for run, row in zip(runs, rows, strict=True)], axis=0)
+    return [
+        f"the part trained so far (full model: {units.decimal(value)})" if partial else "the full model"
+        for partial, value in zip(part, full, strict=True)
+    ]
+
+
+def _mean_rows(method: Method, curves: Mapping[str, Mean], seeds: int, told: list[str] | None) -> list[Row]:
     first = next(iter(curves.values()))
     rows = [
         {
@@ -71,6 +89,7 @@ def _mean_rows(method: Method, curves: Mapping[str, Mean], seeds: int) -> list[R
             "n": seeds,
             "lo": rounded(first.low[k]),
             "hi": rounded(first.high[k]),
+            **({"o": told[k]} if told else {}),
             **{counter: rounded(curve.x[k]) for counter, curve in curves.items()},
         }
         for k, step in enumerate(first.step)
@@ -79,7 +98,7 @@ def _mean_rows(method: Method, curves: Mapping[str, Mean], seeds: int) -> list[R
 
 
 def _seed_rows(method: Method, run: Run, axes: tuple[Axis, ...], source: str | None) -> list[Row]:
-    losses = run.evals.sources[source] if source is not None else run.evals.columns["eval_loss"]
+    losses = trained_loss(run, source)
     rows = []
     for index in thin(len(run.evals.step)).astype(int):
         row = {"m": method.name, "seed": run.seed, "y": rounded(losses[index])}
@@ -202,20 +221,13 @@ def _curves(data: Data, rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, st
     layers = [mean.mark_line(strokeWidth=2.4).encode(x, y, color=tint, strokeDash=dash(palette))]
     if rows.seeds:
         faint = chart_of(data, rows.seeds, static).mark_line(
-            strokeOpacity=_unless_crowded(0.35, palette, static), strokeWidth=1
+            strokeOpacity=unless_crowded(0.35, palette, static), strokeWidth=1
         )
         layers.insert(0, faint.encode(x, y, color=tint, detail="seed:N"))
     if any(row["lo"] is not None for row in rows.mean):
-        band = mean.transform_filter("isValid(datum.blo)").mark_area(fillOpacity=_unless_crowded(0.16, palette, static))
+        band = mean.transform_filter("isValid(datum.blo)").mark_area(fillOpacity=unless_crowded(0.16, palette, static))
         layers.insert(0, band.encode(x, low, alt.Y2("bhi:Q"), color=tint))
     return layers
-
-
-def _unless_crowded(opacity: float, palette: Palette, static: bool) -> Any:
-    """The opacity of what would hide the curves of many methods; in the page, of those that are switched on."""
-    if static:
-        return opacity if len(palette.names) <= CROWD else 0.0
-    return alt.expr(f"length({SHOWN}) > {CROWD} ? 0 : {opacity}")
 
 
 def _where(axis: Axis) -> list[alt.Tooltip]:
@@ -246,14 +258,16 @@ def _boundaries(
 def _nearest(data: Data, rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, axis: Axis) -> alt.Chart:
     """The dot and the tooltip of the evaluation nearest to the pointer."""
     near = nearest(axis.counter)
-    tooltip = [
-        alt.Tooltip("m:N", title="Method"),
-        alt.Tooltip("y:Q", title="Validation loss", format=".4f"),
-        alt.Tooltip("lo:Q", title="95% from", format=".4f"),
-        alt.Tooltip("hi:Q", title="95% to", format=".4f"),
-        alt.Tooltip("n:Q", title="Seeds"),
-        *_where(axis),
-    ]
+    tooltip = nearest_tooltip(
+        ("Method", "m", None),
+        ("Validation loss", "y", ".4f"),
+        ("Of", "o", None),
+        ("95% from", "lo", ".4f"),
+        ("95% to", "hi", ".4f"),
+        ("Seeds", "n", ",d"),
+        (axis.title, axis.counter, ",.4~g"),
+        ("Step", "s", ",d"),
+    )
     visible = alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
     dots = chart_of(data, _clamped(rows), static=False).mark_point(style="outlined", size=90, filled=True)
     dots = dots.encode(x, y, color=colour(palette, False), opacity=visible, tooltip=tooltip)

@@ -1,16 +1,21 @@
 """The path map: layers by steps, one panel for each method and stack."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import altair as alt
 
 from raptr.report.figures.common import Data, Row, layered, rounded
 from raptr.report.paths import PathMap, path_map
+from raptr.report.units import layers as sizes_text
 from raptr.results.folder import Comparison, Method
 from raptr.results.run import Run
 
 TICK_EVERY = ((12, 1), (26, 2), (52, 4), (100, 8))
-NARROW = 0.05  # a stage with less than this fraction of the axis gets no label
+MANY = 6  # with more panels, each is low
+HEIGHT, LOW = 260, 120  # pixels
+LABEL = 56  # pixels that a stage needs for its label; a narrower one gets the number alone
+NUMBER = 22  # and one that is narrower still, nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +55,9 @@ def _panel(method: Method, run: Run, stack: int, longest: int) -> Panel:
                 "a": stage.start,
                 "b": stage.stop,
                 "mid": (stage.start + stage.stop) / 2,
-                "k": _stage_label(stage.sizes[stack], stage.warmup, len(run.stages)),
-                "wide": stage.stop - stage.start >= NARROW * longest,
+                "k": "warm-up" if stage.warmup else f"{sizes_text(stage.sizes[stack : stack + 1])} layers",
+                "n": sizes_text(stage.sizes[stack : stack + 1]),
+                "wide": rounded((stage.stop - stage.start) / longest, 4),
             }
             for stage in run.stages
         ],
@@ -70,25 +76,30 @@ def _merged(found: PathMap) -> list[Row]:
     return rows
 
 
-def _stage_label(size: int, warmup: bool, stages: int) -> str:
-    if stages > 5:
-        return str(size)
-    return "warm-up" if warmup else f"{size} layers"
+def compact(panels: Sequence[Panel]) -> bool:
+    """Whether there are so many panels that each is drawn at half the height."""
+    return len(panels) > MANY
 
 
 def panel_chart(
-    data: Data, panel: Panel, *, width: int | str = "container", title: str | None = None, static: bool = False
+    data: Data,
+    panel: Panel,
+    *,
+    width: int | str = "container",
+    height: int = HEIGHT,
+    title: str | None = None,
+    static: bool = False,
 ) -> alt.LayerChart:
     """Returns the chart of one panel: layer 0 at the bottom, a seam and the stage's size at each stage."""
     x = alt.X(
         "a:Q",
         title="Step",
         scale=alt.Scale(domain=[0, panel.steps], nice=False),
-        axis=alt.Axis(grid=False, tickCount=8, format=",d"),
+        axis=alt.Axis(grid=False, tickCount=8 if height == HEIGHT else 5, format=",d"),
     )
-    every = next((every for most, every in TICK_EVERY if panel.layers <= most), 16)
+    every = next((every for most, every in TICK_EVERY if panel.layers <= most), 16) * (1 if height == HEIGHT else 2)
     # Rows and the gaps between them are whole pixels: nothing else looks even.
-    row = min(max(round(260 / panel.layers), 3), 18)
+    row = min(max(round(height / panel.layers), 3), 18)
     gap = 1 if row >= 7 else 0
     order = list(range(panel.layers - 1, -1, -1))
     y = alt.Y(
@@ -137,9 +148,11 @@ def panel_chart(
     stages = alt.Chart(data(panel.stages))
     seams = stages.transform_filter("datum.a > 0").mark_rule(style="seam").encode(alt.X("a:Q"))
     labels = (
-        stages.transform_filter("datum.wide")
+        stages.transform_calculate(
+            label=f"datum.wide * width > {LABEL} ? datum.k : datum.wide * width > {NUMBER} ? datum.n : ''"
+        )
         .mark_text(style="label", baseline="bottom")
-        .encode(alt.X("mid:Q"), alt.Y(value=-5), text="k:N")
+        .encode(alt.X("mid:Q"), alt.Y(value=-5), text="label:N")
     )
     chart = layered(cells, seams, labels).properties(width=width, height=row * panel.layers - gap)
     return chart.properties(title=title) if title else chart

@@ -3,11 +3,12 @@
 import altair as alt
 
 from raptr.report.figures.common import Data, Row, layered, rounded
-from raptr.report.units import quantity, time_unit
+from raptr.report.units import layers, quantity, time_unit
 from raptr.results.folder import Comparison, Method
 from raptr.results.speed import StageSpeed, speeds
 
 ROW = 46  # pixels
+LABEL = 44  # pixels that the speed of a stage takes
 
 
 def speeds_of(method: Method) -> tuple[StageSpeed, ...]:
@@ -18,24 +19,24 @@ def speeds_of(method: Method) -> tuple[StageSpeed, ...]:
 
 def speed_rows(comparison: Comparison) -> tuple[list[Row], str]:
     """Returns one row a stage, from when to when it ran, and the unit of time."""
-    found = {method.name: (method, speeds_of(method)) for method in comparison.methods}
-    longest = max((sum(one.seconds for one in stages) for _, stages in found.values()), default=0.0)
+    found = {method.name: speeds_of(method) for method in comparison.methods}
+    longest = max((sum(one.seconds for one in stages) for stages in found.values()), default=0.0)
     factor, unit = time_unit(longest)
+    most = max((sum(size for _, size in run.stacks) for run in comparison.runs), default=1)
     rows: list[Row] = []
-    for name, (method, stages) in found.items():
+    for name, stages in found.items():
         start = 0.0
-        layers = sum(size for _, size in method.runs[0].stacks) if method.runs else 1
         for one in stages:
             rows.append(
                 {
                     "m": name,
                     "a": rounded(start / factor),
                     "b": rounded((start + one.seconds) / factor),
-                    "k": " + ".join(map(str, one.stage.sizes)),
-                    "v": rounded(sum(one.stage.sizes) / layers, 3),
+                    "k": layers(one.stage.sizes),
+                    "v": rounded(sum(one.stage.sizes) / most, 3),
                     "share": rounded(one.share, 4),
                     "speed": f"{quantity(one.tokens_per_second)}/s",
-                    "wide": one.seconds > 0.09 * longest,
+                    "wide": rounded(one.seconds / longest, 4),
                 }
             )
             start += one.seconds
@@ -57,9 +58,9 @@ def speed_chart(data: Data, rows: list[Row], unit: str, *, width: int | str = "c
     tint = alt.Color("v:Q", scale=alt.Scale(domain=[0, 1]), legend=None)
     bars = base.mark_bar(size=12, yOffset=6, style="segment").encode(x, alt.X2("b:Q"), y, color=tint, tooltip=tooltip)
     labels = (
-        base.transform_filter("datum.wide")
+        base.transform_calculate(label=f"datum.wide * width > {LABEL} ? datum.speed : ''")
         .mark_text(style="label", align="left", yOffset=6, dy=13, dx=1)
-        .encode(x, y, text="speed:N")
+        .encode(x, y, text="label:N")
     )
     titles = alt.Chart(data([{"m": name} for name in names])).mark_text(style="name", align="left", dy=-10)
     chart = layered(titles.encode(alt.X(value=0), y, text="m:N"), bars, labels)

@@ -15,8 +15,10 @@ from raptr.report.figures.common import (
     dash,
     layered,
     nearest,
+    nearest_tooltip,
     rounded,
     switchable,
+    unless_crowded,
     value_axis,
 )
 from raptr.results.folder import Comparison
@@ -91,11 +93,7 @@ def training_chart(
     y = alt.Y("y:Q", title=None, scale=scale, axis=ticks)
     base = chart_of(data, rows, static)
     tint = colour(palette, static)
-    tooltip = [
-        alt.Tooltip("m:N", title="Method"),
-        alt.Tooltip("x:Q", title="Step", format=",d"),
-        alt.Tooltip("y:Q", title=quantity.title, format=".4~g"),
-    ]
+    tooltip = nearest_tooltip(("Method", "m", None), ("Step", "x", ",d"), (quantity.title, "y", ".4~g"))
     line = base.mark_line(strokeWidth=1.8).encode(x, y, color=tint, strokeDash=dash(palette))
     near = nearest()
     visible = alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
@@ -104,6 +102,7 @@ def training_chart(
         .encode(x, y, color=tint, opacity=visible, tooltip=tooltip)
         .add_params(near)
     )
-    raw = base.mark_line(strokeOpacity=0.28, strokeWidth=1).encode(x, alt.Y("r:Q", title=None, scale=scale), color=tint)
+    faint = base.mark_line(strokeOpacity=unless_crowded(0.28, palette, static), strokeWidth=1)
+    raw = faint.encode(x, alt.Y("r:Q", title=None, scale=scale), color=tint)
     layers = [*([raw] if quantity.raw else []), line, *([] if static else [dots])]
     return switchable(layered(*layers), palette, static).properties(width=width, height=height)

@@ -1,0 +1,78 @@
+"""The guides say what is so: their code is run, and their way of adding a method is gone."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import raptr
+from runs import TINY
+
+DOCS = Path(__file__).parents[1] / "docs"
+EXTENDING = (DOCS / "extending.md").read_text(encoding="utf-8")
+WINDOW, TWICE, SPEC, TRAINER = re.findall(r"```python\n(.*?)```", EXTENDING, flags=re.S)
+(OPTIMIZER,) = re.findall(r"```python\n(.*?)```", (DOCS / "optimizer.md").read_text(encoding="utf-8"), flags=re.S)
+
+
+def run(*arguments: str, folder: Path, path: Path | None = None) -> str:
+    """What Python prints, in a folder, with another raptr if one is given."""
+    source = path or Path(raptr.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{folder}", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "example", [WINDOW, TWICE, TRAINER, OPTIMIZER], ids=["plan", "growth", "Trainer", "optimizer.md"]
+)
+def test_an_example_runs(example: str, tmp_path: Path) -> None:
+    (tmp_path / "windows.py").write_text(SPEC)
+    run("-W", "error::UserWarning:raptr", "-c", example, folder=tmp_path)
+
+
+def test_a_method_is_one_file_and_one_line(tmp_path: Path, cache: Path) -> None:
+    """The two lines of the guide make a copy of raptr whose command line, configs and runs know the method."""
+    house = tmp_path / "src"
+    package = house / "raptr"
+    shutil.copytree(Path(raptr.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "plan" / "methods" / "windows.py").write_text(SPEC)
+    (change,) = re.findall(r"```diff\n(.*?)```", EXTENDING, flags=re.S)
+    imported, entry = (line[1:] for line in change.splitlines() if line.startswith("+"))
+    listing = package / "plan" / "methods" / "__init__.py"
+    text = listing.read_text()
+    assert "\nMETHODS = {\n" in text
+    listing.write_text(text.replace("\nMETHODS = {\n", f"\n{imported}\n\nMETHODS = {{\n{entry}\n"))
+
+    listed = run("-m", "raptr", "methods", folder=tmp_path, path=house)
+    assert "windows 75.0% Each step trains a window" in " ".join(listed.split())
+    tests = "import doctest, raptr.plan.methods.windows as m; print(doctest.testmod(m))"
+    assert "failed=0, attempted=2" in run("-c", tests, folder=tmp_path, path=house)
+
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump({**TINY, "method": "windows", "methods": {"windows": {"schedule": "2-4"}}}))
+    shared = ("-m", "raptr", "train", str(config), "--cache", str(cache), "--output", "out", "training.max_steps=4")
+    assert "validation loss of the full model" in run(*shared, folder=tmp_path, path=house)
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    layers = re.findall(r'"layers": (\[\[.*?\]\])', "\n".join(lines))
+    assert layers == ["[[0, 1]]", "[[1, 2]]", "[[0, 1, 2, 3]]", "[[0, 1, 2, 3]]"]
+
+
+@pytest.mark.parametrize("guide", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_tests_and_files_that_a_guide_names_exist(guide: Path) -> None:
+    text = guide.read_text(encoding="utf-8")
+    for line in re.findall(r"^\|.*", text, flags=re.M):
+        assert line.endswith("|"), line
+    for name in re.findall(r"`((?:src|docs|tests|benchmarks)/[\w/.]+)`", text):
+        assert (DOCS.parent / name).exists() or "windows" in name, name

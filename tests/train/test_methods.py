@@ -1,0 +1,232 @@
+"""Every method through the engine: what ran and what it cost, growth, learning rates, micro-steps, and resume."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raptr import Subnetwork, attach
+from raptr.config import SETTINGS, SMALLER, RunConfig
+from raptr.plan import METHODS, Full, LayerCosts, plan_cost, trained_part
+from raptr.train.build import build_model
+from raptr.train.metrics import layer_flops
+from raptr.train.task import prepare_task
+from runs import TINY, metrics, run, tiny
+from train.test_resume import interrupted, same_end
+
+LAYERS = 4
+MODEL = {
+    "architecture": "llama",
+    "config": {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    },
+}
+SETTINGS_OF: dict[str, dict[str, Any]] = {
+    "raptr": {"schedule": "2-3-4", "fixed": [0], "scaling": "sqrt"},
+    "depth_width_raptr": {"fixed": [0]},
+    "gradual_stacking": {"transition_lr": {"rewarm": 3}},
+    "midas": {"state": "reset", "transition_lr": {"scale": 0.5}},
+    "late_expansion": {"layers": 0, "new": "silent"},
+    "pld": {"gamma": 0.2},
+    "gstack": {"growth": 2, "at": 0.5},
+}
+STEPS = 12
+
+
+def config_of(method: str, **changes: Any) -> RunConfig:
+    values: dict[str, Any] = {
+        "method": method,
+        "methods": {method: SETTINGS_OF.get(method, {})},
+        "model": MODEL,
+        "training__max_steps": STEPS,
+        "checkpoints__every": 2,
+    }
+    return tiny(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Any:
+    """The finished run of a method, trained when it is first asked for."""
+    root, done = tmp_path_factory.mktemp("methods"), set[str]()
+
+    def finished(method: str) -> Path:
+        if method not in done:
+            run(config_of(method), root / method, cache)
+            done.add(method)
+        return root / method
+
+    return finished
+
+
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+@every_method
+def test_a_run_costs_what_its_plan_says(method: str, runs: Any, cache: Path) -> None:
+    folder, task = runs(method), prepare_task(config_of(method), cache)
+    plan = task.plan(config_of(method).build_method())
+    lines = metrics(folder, "train")
+    assert len(lines) == STEPS
+    batch = task.batch
+    spent = 0.0
+    for step, line in enumerate(lines):
+        part = plan.subnetwork(step)
+        assert [tuple(path) for path in line["layers"]] == list(part.layers)
+        spent += task.costs.of_layers(part, plan.shape, batch)
+        assert line["layer_flops"] == pytest.approx(spent)
+        assert line["total_flops"] == pytest.approx(spent + (step + 1) * task.costs.other)
+        assert math.isfinite(line["loss"])
+    expected = sum(stage.layers for stage in plan_cost(plan, task.costs))
+    same_every_step = method not in ("layerdrop", "stochastic_depth", "pld", "sequence_layer_dropout")
+    assert spent == pytest.approx(expected, rel=1e-9 if same_every_step else 0.35)
+    full = STEPS * task.costs.all_layers
+    assert (spent == pytest.approx(full)) == (method == "full")
+
+
+@every_method
+def test_a_stopped_run_ends_as_if_it_had_not_been(method: str, runs: Any, tmp_path: Path, cache: Path) -> None:
+    interrupted(config_of(method), tmp_path / "run", cache, 9)
+    run(config_of(method), tmp_path / "run", cache)
+    same_end(tmp_path / "run", runs(method))
+
+
+GROWING = ("gradual_stacking", "progressive_stacking", "midas", "gstack", "late_expansion")
+
+
+@pytest.mark.parametrize("method", GROWING)
+def test_stopped_on_either_side_of_a_boundary(method: str, runs: Any, tmp_path: Path, cache: Path) -> None:
+    stages = json.loads((runs(method) / "run.json").read_text())["plan"]["stages"]
+    boundary = stages[-1]["start"]
+    config = config_of(method, checkpoints__every=1)
+    run(config, tmp_path / "reference", cache)
+    lines = [json.loads(line) for line in (tmp_path / "reference" / "metrics.jsonl").read_text().splitlines()]
+    # The checkpoint of step s is written after s steps, so the next attempt begins with step s: once with the copies
+    # still to be made, once with the last step before them, once right after them.
+    for completed in (boundary - 1, boundary, boundary + 1):
+        at = next(i for i, line in enumerate(lines) if line["kind"] == "train" and line["step"] == completed + 1)
+        interrupted(config, tmp_path / f"at-{completed}", cache, at + 1)
+        kept = sorted((tmp_path / f"at-{completed}" / "checkpoints").glob("checkpoint-*"), key=lambda p: len(p.name))
+        assert any(path.name == f"checkpoint-{completed}" for path in kept)
+        run(config, tmp_path / f"at-{completed}", cache)
+        same_end(tmp_path / f"at-{completed}", tmp_path / "reference")
+
+
+@pytest.mark.parametrize("method", GROWING)
+def test_until_it_has_grown_the_trained_part_is_validated_beside_the_full_model(method: str, runs: Any) -> None:
+    folder = runs(method)
+    boundary = json.loads((folder / "run.json").read_text())["plan"]["stages"][-1]["start"]
+    lines = metrics(folder, "eval")
+    before = [line for line in lines if max(line["step"] - 1, 0) < boundary]
+    after = [line for line in lines if line not in before]
+    assert before
+    assert after
+    for line in before:
+        assert line["eval_loss_active"] != line["eval_loss"]
+    assert not any("eval_loss_active" in line for line in after)
+    if method != "late_expansion":  # it has only embeddings and head to train
+        assert before[-1]["eval_loss_active"] < before[0]["eval_loss_active"]
+    assert json.loads((folder / "result.json").read_text())["eval_loss"] == after[-1]["eval_loss"]
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(GROWING)))
+def test_where_every_layer_is_trained_nothing_else_is_validated(method: str, runs: Any) -> None:
+    assert not any("eval_loss_active" in line for line in metrics(runs(method), "eval"))
+
+
+def test_the_part_that_was_trained_is_what_was_on_a_path_so_far() -> None:
+    from raptr.plan import ModelShape
+
+    shape = ModelShape.of(layers=LAYERS)
+    plan = METHODS["gradual_stacking"]("2-3-4").plan(shape, 30)
+    found = [trained_part(plan, step) for step in (0, 9, 10, 20)]
+    assert [part and part.layers for part in found] == [((0, 1),), ((0, 1),), ((0, 1, 2),), None]
+    assert trained_part(Full().plan(shape, 30), 0) is None
+    fixed_only = METHODS["raptr"]("2-3-4").plan(shape, 30)  # its first stage has the fixed layers and no other
+    assert [part and part.layers for part in (trained_part(fixed_only, step) for step in (9, 10))] == [((0, 3),), None]
+
+
+@pytest.mark.parametrize("method", ["gradual_stacking", "midas"])
+def test_the_learning_rate_follows_the_boundaries(method: str, runs: Any, tmp_path: Path, cache: Path) -> None:
+    folder = runs(method)
+    starts = [stage["start"] for stage in json.loads((folder / "run.json").read_text())["plan"]["stages"]]
+    plain = {key: value for key, value in SETTINGS_OF[method].items() if key != "transition_lr"}
+    run(config_of(method, methods={method: plain}), tmp_path / "plain", cache)
+    for line, other in zip(metrics(folder, "train"), metrics(tmp_path / "plain", "train"), strict=True):
+        step = line["step"] - 1
+        start = max(begin for begin in starts if begin <= step)
+        if method == "gradual_stacking":  # rewarm: 3
+            factor = 1.0 if start == 0 else min(1.0, (step - start + 1) / 3)
+        else:  # scale: 0.5
+            factor = 0.5 ** starts.index(start)
+        assert line["learning_rate"] == pytest.approx(other["learning_rate"] * factor)
+    last = [metrics(each, "train")[-1]["loss"] for each in (folder, tmp_path / "plain")]
+    assert last[0] != last[1]  # and it is the one that was used
+
+
+@pytest.mark.parametrize("method", ["raptr", "layerdrop", "sequence_layer_dropout", "width_raptr"])
+def test_every_micro_step_can_have_a_part_of_its_own(method: str, tmp_path: Path, cache: Path) -> None:
+    training = TINY["training"] | {"gradient_accumulation_steps": 2, "max_steps": STEPS}
+    found = {}
+    for redraw in ("step", "micro_step"):
+        settings = {**SETTINGS_OF.get(method, {}), "redraw": redraw}
+        config = config_of(method, methods={method: settings}, training=training)
+        task, result = run(config, tmp_path / redraw, cache)
+        plan = task.plan(config.build_method())
+        differ = [plan.subnetwork(step) != plan.subnetwork(step, micro=1) for step in range(STEPS)]
+        assert any(differ) == (redraw == "micro_step")
+        spent = sum(layer_flops(plan, step, task.costs, 2, task.batch // 2) for step in range(STEPS))
+        assert result["layer_flops"] == pytest.approx(spent)
+        found[redraw] = result["eval_loss"]
+    assert found["step"] != found["micro_step"]
+
+
+def test_flops_of_a_step_are_the_mean_over_its_micro_steps(cache: Path) -> None:
+    config = config_of("layerdrop", methods={"layerdrop": {"rate": 0.5, "redraw": "micro_step"}})
+    task = prepare_task(config, cache)
+    plan = task.plan(config.build_method())
+    costs = LayerCosts.uniform(task.shape)
+    by_hand = [sum(len(plan.subnetwork(5, micro).layers[0]) for micro in range(4)) / 4]
+    assert [layer_flops(plan, 5, costs, micro_steps=4)] == by_hand
+    assert layer_flops(plan, 5, costs) == len(plan.subnetwork(5).layers[0])
+
+
+DROPPING = ("layerdrop", "stochastic_depth", "pld")  # at no step is it certain that they run the whole model
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(DROPPING) - {"constant_size"}))
+def test_a_full_step_is_bit_for_bit_one_of_the_untouched_model(method: str, cache: Path) -> None:
+    config = config_of(method)
+    task = prepare_task(config, cache)
+    plan = task.plan(config.build_method())
+    full = 0 if method == "reversed" else STEPS - 1
+    batch = task.collator()([task.training_data(STEPS)[i] for i in range(4)])
+    found = []
+    for attached in (False, True):
+        model = build_model(config, task.model_config).train()
+        if attached:
+            net = attach(model)
+            net.prepare(torch.optim.SGD(model.parameters(), lr=0.1))
+            for step in (max(full - 1, 0), full):  # also after a step of a smaller part
+                if not plan.transition(step):
+                    net.activate(plan, step)
+            assert net.subnetwork == Subnetwork.full(task.shape)
+        loss = model(**batch).loss
+        loss.backward()
+        found.append((loss, {name: p.grad for name, p in model.named_parameters()}))
+    (plain, expected), (loss, gradients) = found
+    assert torch.equal(loss, plain)
+    assert all(torch.equal(gradients[name], gradient) for name, gradient in expected.items())
+
+
+def test_settings_cover_every_method() -> None:
+    assert set(SETTINGS) == {*METHODS, SMALLER}
+    for key, spec in METHODS.items():
+        assert SETTINGS[key]().build(0) == spec()  # type: ignore[call-arg]
+        assert spec.name == key
