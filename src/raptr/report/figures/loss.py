@@ -38,7 +38,7 @@ class LossRows:
 
     A row holds its position on every axis, under the name of the axis' counter, so that all axes share the rows.
     Where methods grow, it says in ``o`` whose loss it is: that of the trained part, with the full model's in
-    brackets, which is so high that it has no place on the axis.
+    brackets, which can be so high that it has no place on the axis.
     """
 
     mean: list[Row]
