@@ -82,9 +82,12 @@ def entries(case: Sized, model: nn.Module, *used: Subnetwork) -> dict[str, tuple
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor], dim: int, where: list[int]) -> list[str]:
-    """Of what something changed at these entries."""
+    """Of what something changed at these entries; state that was not there begins at zero."""
     index = torch.tensor(where, dtype=torch.long)
-    return [key for key in after if not before[key].index_select(dim, index).equal(after[key].index_select(dim, index))]
+    pairs = {key: (before.get(key, torch.zeros_like(now)), now) for key, now in after.items()}
+    return [
+        key for key, (was, now) in pairs.items() if not was.index_select(dim, index).equal(now.index_select(dim, index))
+    ]
 
 
 def steps(
