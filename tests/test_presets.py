@@ -1,4 +1,4 @@
-"""The presets: each builds, has as many parameters as is published, plans, says where its values are from, is listed."""
+"""The presets: each builds, is as large as published, plans, says where its values are from, and is listed."""
 
 import re
 import subprocess
@@ -108,7 +108,7 @@ def test_every_value_of_a_preset_has_a_source(name: str) -> None:
     names = {"ours", "RaPTr", "BERT", "Llama", *re.findall(r'"(\w+)":', preset_text(name))}
     for line in preset_text(name).splitlines():
         value = re.match(r"\s*(\w+): ([^#\s][^#]*)(#.*)?$", line)
-        if value is None or value[1] in ("name", "method", "architecture", "dataset", "source") and not value[3]:
+        if value is None or (value[1] in ("name", "method", "architecture", "dataset", "source") and not value[3]):
             continue
         assert value[3], f"{line!r} has no source"
         assert any(word in value[3] for word in names), line

@@ -1,4 +1,7 @@
-"""What `raptr methods` and `raptr presets` print. Apart from `terminal`, which takes a second to load what reports are drawn with."""
+"""What `raptr methods` and `raptr presets` print.
+
+Apart from `terminal`, which takes a second to load what reports are drawn with.
+"""
 
 import re
 from collections.abc import Sequence
