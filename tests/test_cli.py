@@ -64,6 +64,22 @@ def test_plan_without_a_model(raptr_command: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        (["midas"], "75.0%"),  # 3, 6, 9, 12 of 12 layers for 1, 2, 3, 4 tenths of the run
+        (["midas", "alpha=2"], "83.3%"),  # for 1, 4, 9, 16 thirtieths
+        (["layerdrop", "rate=0.3"], "70.0%"),
+        (["width_raptr"], "75.0%"),
+        (["late_expansion", "layers=0", "new=fresh"], "20.0%"),
+    ],
+)
+def test_plan_of_any_method_without_a_model(raptr_command: Any, options: list[str], share: str) -> None:
+    code, printed = raptr_command("plan", "--layers", "12", "--steps", "3000", "--method", *options)
+    assert code == 0
+    assert f"layer FLOPs: {share} of full training" in printed
+
+
 def test_plan_options_reach_the_schedule(raptr_command: Any) -> None:
     base = ("plan", "--layers", "12", "--steps", "1000")
     assert "1 to 999" not in raptr_command(*base)[1]
@@ -238,6 +254,10 @@ BAD = [
     (["plan", "tiny.yaml", "--layers", "12"], ["--layers", "tiny.yaml"]),
     (["plan", "demo", "--schedule", "3-12"], ["--schedule", "methods.raptr.schedule"]),
     (["plan", "--steps", "30"], ["--steps", "training.max_steps"]),
+    (["plan", "demo", "--method", "midas"], ["--method belongs to --layers", "give method=... instead"]),
+    (["plan", "--layers", "12", "--method", "stacking"], ["'stacking'", "gradual_stacking"]),
+    (["plan", "--layers", "12", "--method", "smaller"], ["'smaller'", "fewer layers", "raptr compare"]),
+    (["plan", "--layers", "12", "--method", "midas", "stat=reset"], ["methods.midas.stat", "'state'"]),
     (["plan", ""], ["no name"]),
     (["train", "tiny.yaml", "--output", "/dev/null/x"], ["/dev/null/x"]),
     (["train", "tiny.yaml", "--output", "taken/thesis.txt"], ["thesis.txt", "--output"]),

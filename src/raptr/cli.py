@@ -91,9 +91,10 @@ def plan(
     options = {"schedule": schedule, "lengths": lengths, "warmup": warmup, "fixed": fixed, "sampler": sampler}
     given = [name for name, value in {**options, "method": method, "steps": steps}.items() if value is not None]
     if layers is None and given:
+        instead = {"method": "method=...", "steps": "training.max_steps=..."}
         raise RaptrError(
-            f"--{given[0]} belongs to --layers; with a config give methods.raptr.{given[0]}=... "
-            "or training.max_steps=... instead."
+            f"--{given[0]} belongs to --layers; with a config give "
+            f"{instead.get(given[0], f'methods.raptr.{given[0]}=...')} instead."
         )
     if layers is not None:
         if arguments and "=" not in arguments[0]:

@@ -12,8 +12,8 @@ Trained = tuple[ModelShape, LayerCosts]
 """A model's shape and what a step of it costs."""
 
 NOTES: dict[Budget, str] = {
-    "flops": "Budget: every method spends the total training FLOPs of full training, to within one step; "
-    "the FLOPs of validation are not counted.",
+    "flops": "Budget: every method is given the steps whose expected total FLOPs are those of full training, to within "
+    "one step; where layers are drawn one by one, what ran differs a little. The FLOPs of validation are not counted.",
     "steps": "Budget: every method takes the same number of steps, so methods that skip layers spend fewer FLOPs.",
     "tokens": "Budget: every method sees the same number of tokens, so methods that skip layers spend fewer FLOPs.",
     "seconds": "Budget: every method is given the training time that full training is predicted to take, from "

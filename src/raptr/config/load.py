@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from raptr.config.explain import explain
+from raptr.config.methods import SETTINGS, SMALLER
 from raptr.config.schema import RunConfig
 from raptr.config.yaml import read_yaml, write_yaml
 from raptr.errors import RaptrError
@@ -58,6 +59,13 @@ def with_settings(method: str, settings: Mapping[str, Any], overrides: Sequence[
     Raises:
         RaptrError: an unknown method, or settings that it has not or that cannot be right.
     """
+    if method == SMALLER:
+        raise RaptrError(
+            f"{SMALLER!r} is a model with fewer layers, not a plan for this one; "
+            f"`raptr compare --methods full,{SMALLER}` trains it beside others."
+        )
+    if method not in SETTINGS:
+        raise RaptrError(f"method {method!r} is not known; there are: {', '.join(SETTINGS)}.")
     given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     for override in overrides:
         _apply(given, override)
