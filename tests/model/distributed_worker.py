@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from ranks import begin, leave, wrapped
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.nn.parallel import DistributedDataParallel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raptr import RaPTr, attach
@@ -25,13 +24,7 @@ BATCH = 4
 
 def main(mode: str, out: Path) -> None:
     """Train nine steps of RaPTr 2-3-4 and write losses, gradient norms and weights."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    rank, world = 0, 1
-    if mode != "single":
-        dist.init_process_group("gloo")
-        rank, world = dist.get_rank(), dist.get_world_size()
+    rank, world = begin(mode)
     config = LlamaConfig(
         vocab_size=32,
         hidden_size=16,
@@ -42,14 +35,7 @@ def main(mode: str, out: Path) -> None:
     )
     model: Any = LlamaForCausalLM(config).double().train()
     net = attach(model)
-    wrapped: nn.Module = model
-    if mode == "ddp":
-        wrapped = DistributedDataParallel(model, find_unused_parameters=True)
-    if mode == "fsdp2":
-        for block in model.model.layers:
-            fully_shard(block)
-            assert isinstance(block, FSDPModule)
-        fully_shard(model)
+    outer = wrapped(model, mode)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
     net.prepare(optimizer)
     plan = RaPTr("2-3-4", seed=5).plan(net.shape, STEPS)
@@ -59,7 +45,7 @@ def main(mode: str, out: Path) -> None:
         before = weights(model)
         mine = tokens[step].chunk(world)[rank]
         net.activate(plan, step)
-        loss = wrapped(input_ids=mine, labels=mine).loss
+        loss = outer(input_ids=mine, labels=mine).loss
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1e9)
         optimizer.step()
@@ -81,8 +67,7 @@ def main(mode: str, out: Path) -> None:
     }
     if rank == 0:
         out.write_text(json.dumps(result))
-    if world > 1:
-        dist.destroy_process_group()
+    leave()
 
 
 def weights(model: nn.Module) -> dict[str, list[float]]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from ranks import begin, leave, wrapped
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.fsdp import FSDPModule
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raptr import Subnetwork, attach
@@ -82,27 +82,14 @@ def optimizers_of(model: nn.Module, what: str) -> list[torch.optim.Optimizer]:
 
 def main(mode: str, what: str, out: Path) -> None:
     """Train and write losses, gradients before each step, weights and the optimizers' moments."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    rank, world = 0, 1
-    if mode != "single":
-        dist.init_process_group("gloo")
-        rank, world = dist.get_rank(), dist.get_world_size()
-        assert world == RANKS
+    rank, world = begin(mode)
+    assert world == (1 if mode == "single" else RANKS)
     config = LlamaConfig(
         vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, use_cache=False
     )
     model: Any = LlamaForCausalLM(config).double().train()
     net = attach(model)
-    wrapped: Any = model
-    if mode == "ddp":
-        wrapped = DistributedDataParallel(model, find_unused_parameters=True)
-    if mode == "fsdp2":
-        for block in model.model.layers:
-            fully_shard(block, reshard_after_forward=what != "growth")
-            assert isinstance(block, FSDPModule)
-        fully_shard(model)
+    outer = wrapped(model, mode, reshard=what != "growth")
     optimizers = optimizers_of(model, what)
     for optimizer in optimizers:
         net.prepare(optimizer)
@@ -117,11 +104,11 @@ def main(mode: str, what: str, out: Path) -> None:
                 model.set_requires_gradient_sync(last)
             net.activate(plan, step, micro)
             total = torch.zeros((), dtype=torch.float64)
-            with wrapped.no_sync() if mode == "ddp" and not last else nullcontext():
+            with outer.no_sync() if mode == "ddp" and not last else nullcontext():
                 for each in range(RANKS) if mode == "single" else (rank,):
                     with as_rank(each) if mode == "single" else nullcontext():
                         mine = tokens[step, micro].chunk(RANKS)[each]
-                        loss = wrapped(input_ids=mine, labels=mine).loss / MICROS
+                        loss = outer(input_ids=mine, labels=mine).loss / MICROS
                         (loss / RANKS if mode == "single" else loss).backward()
                     total += loss.detach()
             if world > 1:
@@ -144,8 +131,7 @@ def main(mode: str, what: str, out: Path) -> None:
     }
     if rank == 0:
         out.write_text(json.dumps(result))
-    if world > 1:
-        dist.destroy_process_group()
+    leave()
 
 
 @contextmanager

@@ -11,10 +11,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from ranks import begin, leave, wrapped
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raptr import attach
@@ -29,12 +27,7 @@ def main(mode: str, inactive: Any, out: Path) -> None:
 
     Heads (3 groups of 4 rows) and neurons (25) do not divide among two ranks: shards end inside a head.
     """
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    rank, world = 0, 1
-    if mode != "single":
-        dist.init_process_group("gloo")
-        rank, world = dist.get_rank(), dist.get_world_size()
+    rank, world = begin(mode)
     config = LlamaConfig(
         vocab_size=32,
         hidden_size=18,
@@ -49,13 +42,7 @@ def main(mode: str, inactive: Any, out: Path) -> None:
     )
     model: Any = LlamaForCausalLM(config).double().train()
     net = attach(model)
-    wrapped: nn.Module = model
-    if mode == "ddp":
-        wrapped = DistributedDataParallel(model, find_unused_parameters=True)
-    if mode == "fsdp2":
-        for block in model.model.layers:
-            fully_shard(block)
-        fully_shard(model)
+    outer = wrapped(model, mode)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
     net.prepare(optimizer, inactive=inactive)
     plan = WidthRaPTr("40%-70%-100%", scaling="inverse", redraw="micro_step", seed=5).plan(net.shape, STEPS)
@@ -65,7 +52,7 @@ def main(mode: str, inactive: Any, out: Path) -> None:
         for micro in range(2):
             mine = tokens[step, micro].chunk(world)[rank]
             net.activate(plan, step, micro=micro)
-            loss = wrapped(input_ids=mine, labels=mine).loss
+            loss = outer(input_ids=mine, labels=mine).loss
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -77,8 +64,7 @@ def main(mode: str, inactive: Any, out: Path) -> None:
     if rank == 0:
         weights = {name: value.flatten().tolist() for name, value in state.items()}
         out.write_text(json.dumps({"losses": losses, "weights": weights}))
-    if world > 1:
-        dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":
