@@ -134,6 +134,23 @@ def methods(
 
 
 @app.command()
+def presets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A preset, to print its file.", show_default=False)
+    ] = None,
+) -> None:
+    """List the presets (models with their recipes), or print the file of one, with the source of every value."""
+    from raptr import listing
+    from raptr.config import shelf
+    from raptr.config.load import presets as names
+
+    if name is None:
+        listing.show_presets(_console(), [shelf.preset_entry(name) for name in names()])
+    else:
+        print(shelf.preset_text(name), end="")
+
+
+@app.command()
 def inspect(
     model: Annotated[
         str,
