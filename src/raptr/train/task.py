@@ -14,6 +14,7 @@ from raptr.data import (
     Sequences,
     TrainingData,
     ValidationData,
+    continuations,
     load_tokenizer,
     prepare,
     vocabulary,
@@ -24,6 +25,7 @@ from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, Method, ModelShape, Plan
 from raptr.train.arguments import batch_of, build_arguments
 from raptr.train.build import build_model, build_model_config
+from raptr.train.head import predictions_of
 
 _VALIDATION_SEED = 0
 """Every run masks the validation text alike, whatever its seed, so that losses compare."""
@@ -41,6 +43,7 @@ class Task:
         layers: what is known of the model's layers.
         costs: FLOPs of one step of the whole batch.
         parameters: how many the model has; ``layer_parameters`` of them in the layers.
+        predictions: on how many positions of a sequence the vocabulary head runs; None for all.
         batch: sequences per step, over all devices and micro-steps.
         steps: the config's number of steps.
     """
@@ -54,6 +57,7 @@ class Task:
     costs: LayerCosts
     parameters: int
     layer_parameters: int
+    predictions: int | None
     batch: int
     steps: int
 
@@ -129,6 +133,8 @@ class Task:
             vocab_size=vocabulary(tokenizer),
             special_ids=tuple(tokenizer.all_special_ids),
             rate=objective.rate,
+            continues=continuations(tokenizer) if objective.whole_words else None,
+            predictions=self.predictions,
         )
 
 
@@ -171,13 +177,14 @@ def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]
     """What a task knows of its model."""
     special_tokens = {name: getattr(store.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     model_config = build_model_config(config, vocabulary(store.tokenizer), special_tokens)
-    layers, costs, parameters, layer_parameters = measure(config, model_config)
+    layers, costs, parameters, layer_parameters, predictions = measure(config, model_config)
     return {
         "model_config": model_config,
         "layers": layers,
         "costs": costs.scaled(batch),
         "parameters": parameters,
         "layer_parameters": layer_parameters,
+        "predictions": predictions,
     }
 
 
@@ -200,20 +207,21 @@ def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
         raise RaptrError("the number of steps is not known without the data; give training.max_steps=...")
     tokenizer = config.data.tokenizer
     tokens = tokenizer if isinstance(tokenizer, int) else vocabulary(load_tokenizer(tokenizer))
-    layers, costs, _, _ = measure(config, build_model_config(config, tokens))
+    layers, costs, *_ = measure(config, build_model_config(config, tokens))
     method = config.build_method()
     plan = method.plan(layers.shape, int(config.training["max_steps"]))
     check_plan(plan, layers)
     return str(method), plan, costs.scaled(batch_of(arguments))
 
 
-def measure(config: RunConfig, model_config: Any) -> tuple[Layers, LayerCosts, int, int]:
-    """A model's layers, FLOPs per sequence, parameters, and parameters in its layers; no memory is used."""
+def measure(config: RunConfig, model_config: Any) -> tuple[Layers, LayerCosts, int, int, int | None]:
+    """A model's layers, FLOPs per sequence, parameters, parameters in its layers, and predictions; in no memory."""
     model = build_model(config, model_config, device="meta")
     layers = find_layers(model)
     inside = sum(p.numel() for stack in layers.stacks for block in stack.blocks for p in block.parameters())
-    costs = count_flops(model, config.data.sequence_length)
-    return layers, costs, model.num_parameters(), inside
+    predictions = predictions_of(config, model)
+    costs = count_flops(model, config.data.sequence_length, predictions=predictions)
+    return layers, costs, model.num_parameters(), inside, predictions
 
 
 def _steps(config: RunConfig, sequences: int, batch: int) -> int:
