@@ -69,7 +69,9 @@ def count_flops(
         >>> count_flops(LlamaForCausalLM(config), length=16).total > 0
         True
     """
-    return flops_of(model, find_stacks(model, blocks), length, inputs=inputs, target_length=target_length, predictions=predictions)
+    return flops_of(
+        model, find_stacks(model, blocks), length, inputs=inputs, target_length=target_length, predictions=predictions
+    )
 
 
 def flops_of(

@@ -29,7 +29,7 @@ from raptr.model.twin import attempts, first_that_runs
 POSITIONS = "masked_positions"
 """What the positions are called in a batch."""
 
-_LENGTH, _PREDICTIONS = 8, 3  # of the run that finds the head; no two sizes alike, so that shapes tell what was gathered
+_LENGTH, _PREDICTIONS = 8, 3  # of the runs that find the head and try it
 
 
 @dataclass(slots=True)
@@ -55,8 +55,8 @@ class AttachedHead:
         self.model = model
         self.name = name
         self._swapped: tuple[nn.Module, ...] = (model, model.get_submodule(name))
-        model.__class__ = _taking(type(model))
-        self._swapped[1].__class__ = _gathering(type(self._swapped[1]))
+        kinds: list[Any] = [type(module) for module in self._swapped]
+        model.__class__, self._swapped[1].__class__ = _taking(kinds[0]), _gathering(kinds[1])
 
     def __repr__(self) -> str:
         return f"raptr: {type(self.model).__name__} with {self.name} on {POSITIONS}"
@@ -113,7 +113,7 @@ def attach_head(model: nn.Module) -> AttachedHead:
     return AttachedHead(model, find_head(model))
 
 
-def find_head(model: nn.Module) -> str:
+def find_head(model: Any) -> str:
     """The name of the module that `attach_head` lets gather; the model is neither run nor changed.
 
     Raises:
@@ -244,8 +244,8 @@ def _gather(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """(B, T, D) and (B, K) -> (B, K, D)."""
     if positions.dim() != 2 or positions.shape[0] != states.shape[0] or positions.is_floating_point():
         raise RaptrError(
-            f"{POSITIONS} has the shape {tuple(positions.shape)} and the type {positions.dtype}; expected whole numbers "
-            f"of shape ({states.shape[0]}, K), K positions for each sequence."
+            f"{POSITIONS} has the shape {tuple(positions.shape)} and the type {positions.dtype}; expected whole "
+            f"numbers of shape ({states.shape[0]}, K), K positions for each sequence."
         )
     return states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[-1]))
 

@@ -161,7 +161,8 @@ def _counts(maskable: Bools, rate: float, indices: Ints) -> npt.NDArray[np.int64
             f"sequence {which[0]} holds special tokens only ({len(which)} of {len(indices)} in the batch do), so "
             "no position can be masked; give sequences with text, or fewer special_ids."
         )
-    return np.maximum(1, np.rint(rate * available)).astype(np.int64)
+    count: npt.NDArray[np.int64] = np.maximum(1, np.rint(rate * available)).astype(np.int64)
+    return count
 
 
 def _choose(words: draw.Words, maskable: Bools, count: npt.NDArray[np.int64]) -> Bools:

@@ -65,7 +65,8 @@ def choose_words(words: Words, maskable: Bools, continues: Bools, count: Counts)
     chosen_of_word = np.zeros(len(lengths), dtype=np.int64)
     chosen_of_word[ordered[there]] = tokens[there]
     first = np.maximum.accumulate(np.where(begins, np.arange(begins.shape[1]), 0), axis=1)
-    return maskable & (np.arange(begins.shape[1]) - first < chosen_of_word[number])
+    chosen: Bools = maskable & (np.arange(begins.shape[1]) - first < chosen_of_word[number])
+    return chosen
 
 
 def _greedy(sizes: Counts, count: Counts) -> Bools:

@@ -23,6 +23,7 @@ from raptr.train.folder import Result, check_folder, check_same, read_result, wr
 from raptr.train.metrics import ACTIVE, MetricsCallback, Progress
 from raptr.train.progress import ProgressCallback
 from raptr.train.task import Task
+from raptr.train.tokens import said_of
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints; it is there until the run is finished."""
@@ -111,6 +112,8 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
         return finished
 
     existed = folder.exists()
+    if task.added:
+        console.print(f"{title}: {said_of(task.added)}", highlight=False, soft_wrap=True, markup=False)
     model = build_model(config, task.model_config)
     uses_cache = getattr(model.config, "use_cache", None)  # the Trainer turns it off, for training
     progressive = ProgressiveCallback(method, inactive=config.settings(config.method).policy)
@@ -183,7 +186,7 @@ def make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], ste
         train_dataset=task.training_data(steps),
         eval_dataset=task.validation_data(),
         data_collator=task.collator(),
-        processing_class=task.store.tokenizer,
+        processing_class=task.tokenizer,
         compute_loss_func=_masked_loss if config.objective.name == "masked" else None,
         callbacks=callbacks,
     )

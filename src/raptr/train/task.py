@@ -15,7 +15,6 @@ from raptr.data import (
     TrainingData,
     ValidationData,
     continuations,
-    load_tokenizer,
     prepare,
     vocabulary,
 )
@@ -26,6 +25,7 @@ from raptr.plan import LayerCosts, Method, ModelShape, Plan
 from raptr.train.arguments import batch_of, build_arguments
 from raptr.train.build import build_model, build_model_config
 from raptr.train.head import predictions_of
+from raptr.train.tokens import check_room, marked, vocabulary_of
 
 _VALIDATION_SEED = 0
 """Every run masks the validation text alike, whatever its seed, so that losses compare."""
@@ -39,6 +39,7 @@ class Task:
         store: the tokens of every source and their tokenizer.
         training: all training sequences, and how the sources are mixed.
         validation: all validation sequences of each source.
+        tokenizer: the one of the tokens, with what the objective adds to it: the names in ``added``.
         model_config: the transformers configuration of the model.
         layers: what is known of the model's layers.
         costs: FLOPs of one step of the whole batch.
@@ -52,6 +53,8 @@ class Task:
     store: Corpus
     training: Mixture
     validation: dict[str, Sequences]
+    tokenizer: Any
+    added: tuple[str, ...]
     model_config: Any
     layers: Layers
     costs: LayerCosts
@@ -120,12 +123,7 @@ class Task:
         objective = self.config.objective
         if objective.name == "causal":
             return causal
-        tokenizer = self.store.tokenizer
-        if tokenizer.mask_token_id is None:
-            raise RaptrError(
-                f"tokenizer {self.config.data.tokenizer!r} has no mask token, which the masked objective needs; "
-                "use one that has, or a number in data.tokenizer to train one."
-            )
+        tokenizer = self.tokenizer
         return partial(
             masked,
             seed=seed,
@@ -175,10 +173,15 @@ def with_config(task: Task, config: RunConfig) -> Task:
 
 def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]:
     """What a task knows of its model."""
-    special_tokens = {name: getattr(store.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    model_config = build_model_config(config, vocabulary(store.tokenizer), special_tokens)
+    tokenizer, added = marked(config, store.tokenizer)
+    special_tokens = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    before = store.tokenizer if config.model.from_pretrained else tokenizer  # what is added is looked at below
+    model_config = build_model_config(config, vocabulary(before), special_tokens)
+    check_room(config, model_config, tokenizer, added)
     layers, costs, parameters, layer_parameters, predictions = measure(config, model_config)
     return {
+        "tokenizer": tokenizer,
+        "added": added,
         "model_config": model_config,
         "layers": layers,
         "costs": costs.scaled(batch),
@@ -205,9 +208,7 @@ def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
     arguments = build_arguments(config, Path())
     if "max_steps" not in config.training:
         raise RaptrError("the number of steps is not known without the data; give training.max_steps=...")
-    tokenizer = config.data.tokenizer
-    tokens = tokenizer if isinstance(tokenizer, int) else vocabulary(load_tokenizer(tokenizer))
-    layers, costs, *_ = measure(config, build_model_config(config, tokens))
+    layers, costs, *_ = measure(config, build_model_config(config, vocabulary_of(config)))
     method = config.build_method()
     plan = method.plan(layers.shape, int(config.training["max_steps"]))
     check_plan(plan, layers)
