@@ -15,6 +15,7 @@ from raptr.data.sequences import Sequences
 from raptr.data.sources import Counts, Source, open_source
 from raptr.data.store import TokenStore
 from raptr.data.tokenizer import load_tokenizer, parallel_tokenizers, train_tokenizer, vocabulary
+from raptr.data.words import continuations
 
 __all__ = [
     "Collator",
@@ -28,6 +29,7 @@ __all__ = [
     "TokenStore",
     "TrainingData",
     "ValidationData",
+    "continuations",
     "load_tokenizer",
     "mix",
     "open_source",

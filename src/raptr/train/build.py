@@ -19,6 +19,10 @@ from raptr.train.hint import hint
 _AUTO_CLASSES = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}
 
 
+_POSITIONS_AFTER_PAD = ("camembert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod")
+"""Models that count positions from the pad token's id on: the first pad_token_id + 1 are not used."""
+
+
 def build_model_config(
     config: RunConfig, vocabulary: int, special_tokens: Mapping[str, int | None] = MappingProxyType({})
 ) -> Any:
@@ -56,10 +60,12 @@ def build_model_config(
             + ("" if model.from_pretrained else "or leave model.config.vocab_size out.")
         )
     positions, length = getattr(result, "max_position_embeddings", None), config.data.sequence_length
-    if positions is not None and positions < length:
+    unused = _unused_positions(result)
+    if positions is not None and positions - unused < length:
         raise RaptrError(
-            f"data.sequence_length is {length}, but the model has positions for {positions} tokens; "
-            "shorten the sequences or raise model.config.max_position_embeddings."
+            f"data.sequence_length is {length}, but the model has positions for {positions - unused} tokens; "
+            "shorten the sequences or raise model.config.max_position_embeddings"
+            + (f" to {length + unused} (a {result.model_type} leaves the first {unused} unused)." if unused else ".")
         )
     return result
 
@@ -100,6 +106,17 @@ def build_model(config: RunConfig, model_config: Any, device: str | None = None)
             f"no {model_config.model_type} model for the {config.objective.name} objective "
             f"can be made from {f'the weights of {name!r}' if name else 'model.config'}: {error}"
         ) from error
+
+
+def _unused_positions(model_config: Any) -> int:
+    if model_config.model_type not in _POSITIONS_AFTER_PAD:
+        return 0
+    if model_config.pad_token_id is None:
+        raise RaptrError(
+            f"a {model_config.model_type} counts positions from the pad token's id on, but the tokenizer has no pad "
+            "token; give model.config.pad_token_id, the id of a token that no text becomes, or another architecture."
+        )
+    return int(model_config.pad_token_id) + 1
 
 
 def _of_architecture(

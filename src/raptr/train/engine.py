@@ -12,7 +12,7 @@ from transformers.loss.loss_utils import ForMaskedLMLoss
 from raptr.config import SMALLER, dump
 from raptr.data import Collator
 from raptr.errors import RaptrError
-from raptr.model import CONVENTION
+from raptr.model import CONVENTION, attach_head
 from raptr.plan import Method, Plan, Subnetwork, lr_factor_of, trained_part
 from raptr.train.arguments import build_arguments
 from raptr.train.build import build_model
@@ -23,6 +23,7 @@ from raptr.train.folder import Result, check_folder, check_same, read_result, wr
 from raptr.train.metrics import ACTIVE, MetricsCallback, Progress
 from raptr.train.progress import ProgressCallback
 from raptr.train.task import Task
+from raptr.train.tokens import said_of
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints; it is there until the run is finished."""
@@ -111,6 +112,8 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
         return finished
 
     existed = folder.exists()
+    if task.added:
+        console.print(f"{title}: {said_of(task.added)}", highlight=False, soft_wrap=True, markup=False)
     model = build_model(config, task.model_config)
     uses_cache = getattr(model.config, "use_cache", None)  # the Trainer turns it off, for training
     progressive = ProgressiveCallback(method, inactive=config.settings(config.method).policy)
@@ -175,13 +178,15 @@ def make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], ste
         arguments: of the Trainer, beside those of the config's ``training``.
     """
     config = task.config
+    if task.predictions is not None:
+        attach_head(model)
     trainer = Trainer(
         model=model,
         args=build_arguments(config, folder / CHECKPOINTS, max_steps=steps, **arguments),
         train_dataset=task.training_data(steps),
         eval_dataset=task.validation_data(),
         data_collator=task.collator(),
-        processing_class=task.store.tokenizer,
+        processing_class=task.tokenizer,
         compute_loss_func=_masked_loss if config.objective.name == "masked" else None,
         callbacks=callbacks,
     )
@@ -195,7 +200,7 @@ def make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], ste
 
 
 def _masked_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-    """The mean over all masked positions of the step.
+    """The mean over all masked positions of the step, which are all that there are logits of.
 
     Masked models take the number of positions of all micro-batches but do not use it, so under
     gradient accumulation the Trainer would add up their losses instead of averaging them.
@@ -251,7 +256,8 @@ def _facts(task: Task, plan: Plan, label: str, command: str) -> dict[str, Any]:
             "parameters": task.parameters,
             "layer_parameters": task.layer_parameters,
         },
-        "flops": {"convention": CONVENTION, "layers": task.costs.layers, "other": task.costs.other},
+        "flops": {"convention": CONVENTION, "layers": task.costs.layers, "other": task.costs.other}
+        | ({} if task.predictions is None else {"predictions": task.predictions}),
         "data": task.store.description,
         "validation": list(task.validation_data()),
         "environment": describe_environment(),

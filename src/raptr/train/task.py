@@ -14,7 +14,7 @@ from raptr.data import (
     Sequences,
     TrainingData,
     ValidationData,
-    load_tokenizer,
+    continuations,
     prepare,
     vocabulary,
 )
@@ -24,6 +24,8 @@ from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, Method, ModelShape, Plan
 from raptr.train.arguments import batch_of, build_arguments
 from raptr.train.build import build_model, build_model_config
+from raptr.train.head import predictions_of
+from raptr.train.tokens import check_room, marked, vocabulary_of
 
 _VALIDATION_SEED = 0
 """Every run masks the validation text alike, whatever its seed, so that losses compare."""
@@ -37,10 +39,12 @@ class Task:
         store: the tokens of every source and their tokenizer.
         training: all training sequences, and how the sources are mixed.
         validation: all validation sequences of each source.
+        tokenizer: the one of the tokens, with what the objective adds to it: the names in ``added``.
         model_config: the transformers configuration of the model.
         layers: what is known of the model's layers.
         costs: FLOPs of one step of the whole batch.
         parameters: how many the model has; ``layer_parameters`` of them in the layers.
+        predictions: on how many positions of a sequence the vocabulary head runs; None for all.
         batch: sequences per step, over all devices and micro-steps.
         steps: the config's number of steps.
     """
@@ -49,11 +53,14 @@ class Task:
     store: Corpus
     training: Mixture
     validation: dict[str, Sequences]
+    tokenizer: Any
+    added: tuple[str, ...]
     model_config: Any
     layers: Layers
     costs: LayerCosts
     parameters: int
     layer_parameters: int
+    predictions: int | None
     batch: int
     steps: int
 
@@ -116,12 +123,7 @@ class Task:
         objective = self.config.objective
         if objective.name == "causal":
             return causal
-        tokenizer = self.store.tokenizer
-        if tokenizer.mask_token_id is None:
-            raise RaptrError(
-                f"tokenizer {self.config.data.tokenizer!r} has no mask token, which the masked objective needs; "
-                "use one that has, or a number in data.tokenizer to train one."
-            )
+        tokenizer = self.tokenizer
         return partial(
             masked,
             seed=seed,
@@ -129,6 +131,8 @@ class Task:
             vocab_size=vocabulary(tokenizer),
             special_ids=tuple(tokenizer.all_special_ids),
             rate=objective.rate,
+            continues=continuations(tokenizer) if objective.whole_words else None,
+            predictions=self.predictions,
         )
 
 
@@ -169,15 +173,21 @@ def with_config(task: Task, config: RunConfig) -> Task:
 
 def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]:
     """What a task knows of its model."""
-    special_tokens = {name: getattr(store.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    model_config = build_model_config(config, vocabulary(store.tokenizer), special_tokens)
-    layers, costs, parameters, layer_parameters = measure(config, model_config)
+    tokenizer, added = marked(config, store.tokenizer)
+    special_tokens = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    before = store.tokenizer if config.model.from_pretrained else tokenizer  # what is added is looked at below
+    model_config = build_model_config(config, vocabulary(before), special_tokens)
+    check_room(config, model_config, tokenizer, added)
+    layers, costs, parameters, layer_parameters, predictions = measure(config, model_config)
     return {
+        "tokenizer": tokenizer,
+        "added": added,
         "model_config": model_config,
         "layers": layers,
         "costs": costs.scaled(batch),
         "parameters": parameters,
         "layer_parameters": layer_parameters,
+        "predictions": predictions,
     }
 
 
@@ -198,22 +208,21 @@ def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
     arguments = build_arguments(config, Path())
     if "max_steps" not in config.training:
         raise RaptrError("the number of steps is not known without the data; give training.max_steps=...")
-    tokenizer = config.data.tokenizer
-    tokens = tokenizer if isinstance(tokenizer, int) else vocabulary(load_tokenizer(tokenizer))
-    layers, costs, _, _ = measure(config, build_model_config(config, tokens))
+    layers, costs, *_ = measure(config, build_model_config(config, vocabulary_of(config)))
     method = config.build_method()
     plan = method.plan(layers.shape, int(config.training["max_steps"]))
     check_plan(plan, layers)
     return str(method), plan, costs.scaled(batch_of(arguments))
 
 
-def measure(config: RunConfig, model_config: Any) -> tuple[Layers, LayerCosts, int, int]:
-    """A model's layers, FLOPs per sequence, parameters, and parameters in its layers; no memory is used."""
+def measure(config: RunConfig, model_config: Any) -> tuple[Layers, LayerCosts, int, int, int | None]:
+    """A model's layers, FLOPs per sequence, parameters, parameters in its layers, and predictions; in no memory."""
     model = build_model(config, model_config, device="meta")
     layers = find_layers(model)
     inside = sum(p.numel() for stack in layers.stacks for block in stack.blocks for p in block.parameters())
-    costs = count_flops(model, config.data.sequence_length)
-    return layers, costs, model.num_parameters(), inside
+    predictions = predictions_of(config, model)
+    costs = count_flops(model, config.data.sequence_length, predictions=predictions)
+    return layers, costs, model.num_parameters(), inside, predictions
 
 
 def _steps(config: RunConfig, sequences: int, batch: int) -> int:
