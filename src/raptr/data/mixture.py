@@ -64,7 +64,7 @@ class Mixture:
         """The share of each source in the samples, exactly."""
         return tuple(quota / sum(self.quotas) for quota in self.quotas)
 
-    def epochs(self, samples: int) -> tuple[float, ...]:
+    def epochs(self, samples: float) -> tuple[float, ...]:
         """How often so many samples see each source."""
         pairs = zip(self.shares, self.sources, strict=True)
         return tuple(samples * share / len(sequences) for share, sequences in pairs)

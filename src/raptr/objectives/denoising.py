@@ -5,6 +5,7 @@ B windows, of an encoder-decoder I positions of inputs and T of targets, of a de
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,8 @@ from raptr.objectives.masked import IGNORED
 from raptr.objectives.protocol import Ints, checked
 from raptr.objectives.spans import Int64s, segments
 
-Batch = dict[str, npt.NDArray[np.int64] | npt.NDArray[np.bool_]]
+Batch = dict[str, npt.NDArray[Any]]
+"""Whole numbers; truth values in a mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +145,8 @@ def prefix_mask(form: Packed) -> npt.NDArray[np.bool_]:
     example = np.where(part < 2 * len(form.examples), part // 2, part)
     given = (part % 2 == 0) & (part < 2 * len(form.examples))
     causal = np.tri(form.length, dtype=bool)
-    return (example[:, None] == example) & (causal | given)
+    seen: npt.NDArray[np.bool_] = (example[:, None] == example) & (causal | given)
+    return seen
 
 
 def _divide(ids: Int64s, parts: Int64s, form: Form, example: Example, marks: Marks) -> tuple[Int64s, Int64s]:
@@ -220,7 +223,9 @@ class Denoising:
         for kind in kinds:
             rows = np.flatnonzero(denoisers == kind)
             order.append(rows)
-            made.append(self._of_one(np.stack([windows[row] for row in rows]), epochs[rows], indices[rows], kind))
+            made.append(
+                self._of_one(np.stack([windows[row] for row in rows.tolist()]), epochs[rows], indices[rows], kind)
+            )
         if len(made) == 1:
             return made[0]
         if isinstance(self.forms[0], Pair):
@@ -231,9 +236,7 @@ class Denoising:
     def _of_one(self, tokens: Ints, epochs: Ints, indices: Ints, kind: int) -> Batch:
         form = self.forms[kind]
         if isinstance(form, Pair):
-            return encoder_decoder(
-                tokens, seed=self.seed, epochs=epochs, indices=indices, form=form, marks=self.marks
-            )
+            return encoder_decoder(tokens, seed=self.seed, epochs=epochs, indices=indices, form=form, marks=self.marks)
         return decoder_only(
             tokens, seed=self.seed, epochs=epochs, indices=indices, form=form, marks=self.marks, prefix=self.prefix
         )
