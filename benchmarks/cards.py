@@ -280,7 +280,7 @@ def _value(value: Any) -> str:
 
 
 def _sentence(text: str) -> str:
-    return text if text.startswith("`") else text[:1].upper() + text[1:]
+    return text if text[1:2] == "," else text[:1].upper() + text[1:]  # not of a symbol: "g, at least 2"
 
 
 def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

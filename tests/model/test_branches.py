@@ -58,6 +58,12 @@ def test_the_table_is_whole() -> None:
     assert not ATTENTION_AND_MLP.keys() & POST_NORM
 
 
+def test_the_docs_say_which_families_are_post_norm() -> None:
+    from model.test_families import rows
+
+    assert {name for name, cells in rows().items() if "post-norm" in cells[2]} == POST_NORM - {"opt-post-norm"}
+
+
 @pytest.mark.parametrize("family", EVERYONE, ids=lambda family: family.name)
 def test_pre_norm_and_post_norm_are_told_apart(family: Family) -> None:
     seen = find_layers(family.build()).verified

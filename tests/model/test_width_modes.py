@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import pickle
 from pathlib import Path
@@ -171,7 +172,7 @@ def test_an_unsupported_model_is_refused_untouched(row: Family, what: str) -> No
     wanted = Subnetwork(row.full, tuple((part,) * len(path) for path in row.full))
     assert all(s.heads is None and s.neurons is None and "LlamaDecoderLayer" in s.narrow for s in net.shape.stacks)
     with left_alone(model):
-        with pytest.raises(RaptrError, match="supported are .*LlamaDecoderLayer.*BertLayer.*GPT2Block.*T5Block"):
+        with pytest.raises(RaptrError, match=r"supported are .*LlamaDecoderLayer.*BertLayer.*GPT2Block.*T5Block"):
             net.activate(Script([wanted]), 0)
         with pytest.raises(RaptrError, match="GPT2Block"), net.using(wanted):
             pass
@@ -334,13 +335,21 @@ def test_as_much_memory_as_the_smaller_model(name: str) -> None:
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced for real, but not handed to a C++ compiler: that takes seconds a graph."""
     original = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, *a, **k: original(f, *a, **{"backend": "aot_eager"} | k))
+
+    @functools.wraps(original)
+    def traced(*args: Any, **options: Any) -> Any:
+        return original(*args, **{"backend": "aot_eager"} | options)
+
+    monkeypatch.setattr(torch, "compile", traced)
 
 
 @pytest.mark.parametrize(("name", "each"), [("llama", 1), ("bert", 1), ("gpt2", 1), ("t5", 4)])
 @pytest.mark.usefixtures("traced_only")
 def test_one_graph_for_each_kind_of_layer_and_size(name: str, each: int) -> None:
-    """Selections are no part of a graph: other heads and neurons need no other one."""
+    """Selections are no part of a graph: other heads and neurons need no other one.
+
+    Full layers need another one after the first narrow ones, whose projections changed their class.
+    """
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
@@ -358,6 +367,6 @@ def test_one_graph_for_each_kind_of_layer_and_size(name: str, each: int) -> None
         graphs.append(counters["stats"]["unique_graphs"])
         for (key, p), q in zip(model.named_parameters(), eager.parameters(), strict=True):
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-5, msg=key)
-    assert graphs == [each, 2 * each, 2 * each, 2 * each, 2 * each]
+    assert graphs == [each, 2 * each, 2 * each, 2 * each, 3 * each]
     assert not counters["graph_break"]
     torch._dynamo.reset()

@@ -1,4 +1,4 @@
-"""Layer dropping and sequence dropout: probabilities, scales and draws against tests/reference/rates.py, and by hand."""
+"""Layer and sequence dropping: probabilities, scales and draws against tests/reference/rates.py, and by hand."""
 
 import random
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 from raptr.plan import ModelShape, Plan, SequenceMask, Subnetwork
 from raptr.plan.methods import LayerDrop, ProgressiveLayerDropping, SequenceLayerDropout, StochasticDepth
 from reference import rates as reference
+from reference.methods import two_stacks
 from reference.rates import Keep
 
 TWO = ModelShape.of(layers=(6, 9))
@@ -167,8 +168,6 @@ def test_masks_are_functions_of_all_their_fields(field: str) -> None:
 
 
 def test_required_layers_are_kept_and_not_scaled() -> None:
-    from reference.methods import two_stacks
-
     shape = two_stacks(6, 6, 0, 3)
     for method in (LayerDrop(rate=0.9, scaling="inverse"), StochasticDepth(last=0.1), SequenceLayerDropout(rate=0.9)):
         with pytest.warns(UserWarning, match=r"layer 3 of 'decoder\.block'") as caught:

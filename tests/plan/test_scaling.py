@@ -104,7 +104,7 @@ def test_a_full_warm_up_is_followed_by_a_boundary() -> None:
         (1, [100, 200, 300, 400]),
         (2, [33, 134, 300, 533]),  # 1 : 4 : 9 : 16 of 30: ends at 33.3, 166.7, 466.7
         (3, [10, 80, 270, 640]),  # 1 : 8 : 27 : 64 of 100
-        (0.5, [163, 230, 281, 326]),  # 1 : 1.4142 : 1.7321 : 2 of 6.1463: ends at 162.7, 392.8, 674.6
+        (0.5, [163, 230, 282, 325]),  # 1 : 1.4142 : 1.7321 : 2 of 6.1463: ends at 162.7, 392.8, 674.6
     ],
 )
 def test_lengths_are_proportional_to_a_power(alpha: float, stages: list[int]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from raptr.errors import RaptrError
 from raptr.plan import Full, LayerCosts, ModelShape, RaPTr, Schedule, StackShape, plan_cost
+from refusals import refused
 
 TWELVE = ModelShape.of(layers=12)
 
@@ -126,16 +127,6 @@ def test_parsing_gives_exact_sizes_and_forgives_spaces() -> None:
     assert Schedule.parse("6-8").sizes == (6, 8)
     assert Schedule.parse(" 6 - 8 ").sizes == (6, 8)
     assert Schedule.parse("33.3%-100%").sizes == (Fraction(333, 1000), Fraction(1))
-
-
-def refused(build: Callable[[], Any], given: list[str], expected: list[str]) -> None:
-    """The call is refused in one message that says what was given and what is expected."""
-    with pytest.raises(RaptrError) as caught:
-        build()
-    message = str(caught.value)
-    for part in given + expected:
-        assert part in message, f"{part!r} is not in: {message}"
-    assert message.endswith("."), message
 
 
 # what is written, what the message repeats of it, what the message expects

@@ -8,6 +8,7 @@ import pytest
 from raptr.plan import LayerCosts, ModelShape, RaPTr, Schedule, StackShape, plan_cost
 from raptr.plan.methods import DepthWidthRaPTr, WidthRaPTr
 from reference import rates as reference
+from reference.methods import two_stacks
 
 TWO = ModelShape(
     (StackShape("encoder.block", 3, heads=5, neurons=33), StackShape("decoder.block", 2, heads=4, neurons=18))
@@ -129,9 +130,7 @@ def test_the_cost_of_a_width_by_hand() -> None:
 
 
 def test_required_layers_are_no_news_where_every_layer_runs(recwarn: pytest.WarningsRecorder) -> None:
-    from reference.methods import two_stacks
-
-    WidthRaPTr().plan(two_stacks(4, 4, 0, 2), 30)
+    WidthRaPTr().plan(two_stacks(6, 6, 0, 2), 30)
     assert not recwarn.list
     with pytest.warns(UserWarning, match="layer 2"):
-        DepthWidthRaPTr().plan(two_stacks(4, 4, 0, 2), 30)
+        DepthWidthRaPTr().plan(two_stacks(6, 6, 0, 2), 30)

@@ -29,7 +29,7 @@ def stochastic_depth(last: float) -> Keep:
 
 def theta(step: int, limit: float, gamma: float) -> float:
     """PLD's theta(t)."""
-    return limit + (1 - limit) / math.exp(gamma * step)
+    return limit + (1 - limit) * math.e ** (-gamma * step)
 
 
 def pld(limit: float, gamma: float) -> Keep:

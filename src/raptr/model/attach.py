@@ -1,5 +1,6 @@
 """`attach`: make a model trainable by parts, in place."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import get_args
@@ -93,7 +94,7 @@ class AttachedModel:
         self._inputs = inputs
         self._compiled = compile
         self._gates: list[list[Gate]] = []
-        self._widths = Widths(layers.stacks)
+        self._widths = Widths(layers.stacks, layers.widths)
         self._prepared: list[Prepared] = []
         self._active: Subnetwork | None = None
         self._step: int | None = None
@@ -104,7 +105,7 @@ class AttachedModel:
             self._gates.append(gates)
             if compile:
                 for block in stack.blocks:
-                    block.compile()
+                    _compile(block)
 
     def __repr__(self) -> str:
         lines = [f"raptr: {type(self.model).__name__} with {_plural(len(self._stacks), 'stack')}"]
@@ -288,6 +289,16 @@ class AttachedModel:
                 for p in module.parameters(recurse=False):
                     owners.pop(id(p), None)
         return owners
+
+
+def _compile(block: nn.Module) -> None:
+    """Compile a block by itself.
+
+    T5 needs four graphs, and as many again for layers that run narrow, before and after their sizes first change; past
+    8 torch would run eagerly.
+    """
+    known = "recompile_limit" in inspect.signature(torch.compile).parameters
+    block.compile(**({"recompile_limit": 64} if known else {}))
 
 
 def _plural(count: int, word: str) -> str:

@@ -5,6 +5,10 @@ Shapes: B sequences, T tokens, D width, H heads.
 Which dimension of an argument counts the sequences is told by the argument's name and its number of dimensions, never
 by a size: a batch can have as many sequences as tokens. The hidden states have it first. An argument that has one
 sequence there is for all of them, and passed on whole.
+
+The number of kept sequences varies. Layers that are compiled one by one need a graph for one sequence, one for the
+first number and one for any other: torch takes a size as open once it has seen two. Ranks of one data-parallel group
+draw sequences of their own; ranks that share a batch (tensor parallelism) would too, and are not supported.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """The shape of a model: all that a method needs to know of it."""
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,14 @@ class StackShape:
         for what, count in (("heads", self.heads), ("neurons", self.neurons)):
             if count is not None and (not isinstance(count, int) or count < 1):
                 raise RaptrError(f"stack {self.name!r} has {count} {what} in each layer; give at least 1, or None.")
-        object.__setattr__(self, "required", tuple(sorted((layer, reason) for layer, reason in self.required)))
+        try:
+            pairs = sorted((operator.index(layer), str(reason)) for layer, reason in self.required)
+        except (TypeError, ValueError) as error:
+            raise RaptrError(
+                f"required={self.required!r} of stack {self.name!r} are not (layer, reason) pairs; "
+                "give one for each layer that no path can leave out."
+            ) from error
+        object.__setattr__(self, "required", tuple(pairs))
         needed = [layer for layer, _ in self.required]
         if len(set(needed)) != len(needed) or not all(0 <= layer < self.layers for layer in needed):
             raise RaptrError(
@@ -59,6 +67,11 @@ class ModelShape:
     stacks: tuple[StackShape, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.stacks, tuple) or not all(isinstance(stack, StackShape) for stack in self.stacks):
+            raise RaptrError(
+                f"stacks {self.stacks!r} are not a tuple of StackShape; ModelShape.of(layers=12) makes a shape "
+                "without a model."
+            )
         names = [stack.name for stack in self.stacks]
         if not names or len(set(names)) != len(names):
             raise RaptrError(f"a model has at least one stack, each with a name of its own; given: {names}.")

@@ -118,14 +118,8 @@ class Subnetwork:
                     f"kept layers {path} are not rising numbers from 0 on; "
                     "give each kept layer once, in order, counted from 0."
                 )
-        if self.parts:
-            if [len(parts) for parts in self.parts] != [len(path) for path in layers]:
-                raise RaptrError(
-                    f"parts of {tuple(map(len, self.parts))} layers were given for {self.sizes} kept ones; "
-                    "give one LayerPart per kept layer of every stack, or none at all."
-                )
-            if all(part == WHOLE for parts in self.parts for part in parts):
-                object.__setattr__(self, "parts", ())
+        if not isinstance(self.parts, tuple) or self.parts:
+            object.__setattr__(self, "parts", _checked(self.parts, self.sizes))
 
     @classmethod
     def of(cls, *paths: tuple[int, ...]) -> "Subnetwork":
@@ -195,6 +189,22 @@ class Copy:
     target: int
     reset: bool = False
     silent: bool = False
+
+
+def _checked(given: Any, sizes: tuple[int, ...]) -> tuple[tuple[LayerPart, ...], ...]:
+    """Parts, one for each kept layer; nothing where all of them are whole."""
+    try:
+        parts = tuple(map(tuple, given))
+    except TypeError:
+        parts = ((None,),)
+    if not all({LayerPart}.issuperset(map(type, each)) for each in parts):
+        raise RaptrError(f"parts {given!r} are not one tuple of LayerPart for each stack.")
+    if tuple(map(len, parts)) != sizes:
+        raise RaptrError(
+            f"parts of {tuple(map(len, parts))} layers were given for {sizes} kept ones; "
+            "give one LayerPart per kept layer of every stack, or none at all."
+        )
+    return () if all(part == WHOLE for each in parts for part in each) else parts
 
 
 def _check_kept(name: str, kept: Any) -> None:

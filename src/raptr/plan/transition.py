@@ -22,8 +22,8 @@ class TransitionLR:
     The first stage of a run follows no boundary; that after a full-model warm-up does.
 
     Args:
-        rewarm: N, from 2 on.
-        scale: f, above 0, up to 100.
+        rewarm: N, from 2 to 10**9.
+        scale: f, from 1e-06 to 100.
 
     Raises:
         RaptrError: neither or both, or a value that is out of range.
@@ -45,10 +45,10 @@ class TransitionLR:
                 f"transition_lr has rewarm={self.rewarm} and scale={self.scale}; give one of them, "
                 "a number of steps to re-warm over or a factor."
             )
-        if self.rewarm is not None and (not isinstance(self.rewarm, int) or self.rewarm < 2):
-            raise RaptrError(f"transition_lr rewarm={self.rewarm!r}: give a whole number of steps from 2 on.")
-        if self.scale is not None and (not isinstance(self.scale, int | float) or not 0 < self.scale <= 100):
-            raise RaptrError(f"transition_lr scale={self.scale!r}: give a factor above 0, up to 100.")
+        if self.rewarm is not None and (not isinstance(self.rewarm, int) or not 2 <= self.rewarm <= 10**9):
+            raise RaptrError(f"transition_lr rewarm={self.rewarm!r}: give a whole number of steps from 2 to 10**9.")
+        if self.scale is not None and (not isinstance(self.scale, int | float) or not 1e-6 <= self.scale <= 100):
+            raise RaptrError(f"transition_lr scale={self.scale!r}: give a factor from 1e-06 to 100.")
 
     def factor(self, stages: Sequence[Stage], step: int) -> float:
         """What the learning rate of a step is multiplied with."""

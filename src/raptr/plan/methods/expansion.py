@@ -56,7 +56,7 @@ class LateExpansion:
 
     def __post_init__(self) -> None:
         check_count("layers", self.layers, least=0)
-        check_share("at", self.at, one=False)
+        check_share("at", self.at, least=1e-6, one=False)
         check_choice("new", self.new, get_args(New))
         check_choice("state", self.state, get_args(State))
         check_transition(self.transition_lr)

@@ -216,7 +216,7 @@ class GStack:
 
     def __post_init__(self) -> None:
         check_count("growth", self.growth, least=2)
-        check_share("at", self.at, one=False)
+        check_share("at", self.at, least=1e-6, one=False)
         check_choice("state", self.state, get_args(State))
         check_transition(self.transition_lr)
 

@@ -14,6 +14,7 @@ from raptr.plan.methods.spec import (
     HALF_DEPTH,
     Redraw,
     Scaling,
+    as_layers,
     as_schedule,
     check_choice,
     check_drawn,
@@ -224,6 +225,7 @@ class DepthWidthRaPTr:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", as_schedule(self.schedule))
+        object.__setattr__(self, "fixed", as_layers(self.fixed))
         if not isinstance(self.width, str):
             raise RaptrError(f"width={self.width!r} is not text such as '50%-75%-100%'.")
         widths = Schedule.parse(self.width)
