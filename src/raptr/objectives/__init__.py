@@ -6,7 +6,7 @@ from raptr.objectives.denoising import Denoising, Marks, decoder_only, encoder_d
 from raptr.objectives.forms import Form, Packed, Pair, packed, pair
 from raptr.objectives.masked import masked
 from raptr.objectives.protocol import Objective
-from raptr.objectives.rebuild import rebuild
+from raptr.objectives.rebuild import rebuild, restore
 
 __all__ = [
     "KNOWN",
@@ -25,4 +25,5 @@ __all__ = [
     "packed",
     "pair",
     "rebuild",
+    "restore",
 ]

@@ -154,8 +154,8 @@ def check_room(config: RunConfig, model_config: Any, tokenizer: Any, added: tupl
     if added and rows < needed:
         raise RaptrError(
             f"the tokenizer lacks {len(added)} of the tokens that denoising needs ({_few(added)}), and the embedding "
-            f"of {config.model.from_pretrained!r} has {rows} rows, which cannot hold {needed} tokens; give weights that "
-            "were made for them, a smaller objective.sentinels, or objective.mode_tokens=false."
+            f"of {config.model.from_pretrained!r} has {rows} rows, which cannot hold {needed} tokens; give weights "
+            "that were made for them, a smaller objective.sentinels, or objective.mode_tokens=false."
         )
 
 

@@ -16,6 +16,7 @@ from raptr.model import CONVENTION
 from raptr.objectives.masked import IGNORED
 from raptr.plan import Method, Plan, Subnetwork, lr_factor_of, trained_part
 from raptr.train.arguments import build_arguments
+from raptr.train.attention import check_attention
 from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.checkpoint import KEPT, CheckpointCallback, newest_checkpoint, remove_checkpoints
@@ -125,6 +126,8 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     if task.added:
         console.print(f"{title}: {said_of(task.added)}", highlight=False, soft_wrap=True, markup=False)
     model = build_model(config, task.model_config)
+    if task.denoised is not None and not task.denoised.alike:
+        check_attention(model, prefix=task.denoised.settings.attention == "prefix")
     uses_cache = getattr(model.config, "use_cache", None)  # the Trainer turns it off, for training
     progressive = ProgressiveCallback(method, inactive=config.settings(config.method).policy)
     metrics = MetricsCallback(
