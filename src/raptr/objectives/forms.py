@@ -200,11 +200,11 @@ def _examples(
 
 def too_short(denoiser: Denoiser, length: int) -> RaptrError:
     """What is said of a denoiser that finds no room for a span."""
-    if denoiser.span is None:
-        needs = "a token before its span and one in it" if denoiser.rate < 1 else "a token"
-    else:
-        needs = f"{denoiser.span / 2 / denoiser.rate:.0f} tokens or more, for a span of {denoiser.span:g} to be due"
+    least = int((denoiser.span or 1) / 2 / denoiser.rate)
+    tokens = next((n for n in range(least, 2 * least + 1000) if denoiser.counts(n)[1]), least)
+    kind = f"mean span {denoiser.span:g}" if denoiser.span else "one span at the end"
     return RaptrError(
-        f"sequences of {length} positions are too short for a denoiser with span {denoiser.span} and rate "
-        f"{denoiser.rate}, which needs {needs}; raise data.sequence_length, or leave this denoiser out."
+        f"sequences of {length} positions are too short for a denoiser with {kind} and rate {denoiser.rate:g}, which "
+        f"needs {tokens} tokens for its first span, and room for what is added to them; raise data.sequence_length, or "
+        "leave this denoiser out."
     )
