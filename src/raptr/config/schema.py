@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from raptr.config.data import DataConfig
+from raptr.config.denoising import DenoisingConfig
 from raptr.config.methods import SETTINGS, AnySettings, MethodSettings
 from raptr.config.section import SECTION, Name
 from raptr.errors import RaptrError
@@ -101,7 +102,7 @@ class CheckpointConfig(_Section):
         return _interval(self.every, steps)
 
 
-ObjectiveConfig = Annotated[CausalConfig | MaskedConfig, Field(discriminator="name")]
+ObjectiveConfig = Annotated[CausalConfig | MaskedConfig | DenoisingConfig, Field(discriminator="name")]
 
 
 class RunConfig(_Section):
