@@ -150,7 +150,7 @@ def test_validation_has_every_denoiser_in_its_share_the_same_for_every_run():
 def test_validation_with_too_few_sequences_for_every_denoiser_is_refused():
     with pytest.raises(RaptrError, match=r"2 validation sequences of 40 tokens .* 3 denoisers"):
         validation(2)
-    with pytest.raises(RaptrError, match="raise evaluation.sequences, or hold out more text"):
+    with pytest.raises(RaptrError, match=r"raise evaluation\.sequences, or hold out more text"):
         validation(20, tokens=90)
 
 
