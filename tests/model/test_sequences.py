@@ -355,6 +355,22 @@ def test_dropped_sequences_get_no_gradient_of_the_layer(family: Family, attached
                 assert any(g is not None and g.abs().max() > 0 for g in grads) == keeps
 
 
+@pytest.mark.parametrize("family", [LLAMA, BY_NAME["gpt2"]], ids=lambda family: family.name)
+def test_under_autocast(family: Family) -> None:
+    """The layer's result and its input can be of different types."""
+    model = family.build(dtype=torch.float32)
+    net = raptr.attach(model)
+    some = masked(family.full, scale=lambda layer: 0.5 + 0.1 * layer)
+    net.activate(Script([some]), 0)
+    whole = probed(family, model, family.batch()).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = probed(family, model, family.batch())
+        output.float().square().mean().backward()
+    torch.testing.assert_close(output.float(), whole, rtol=0.1, atol=0.1)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert all(p.grad is not None for layer in family.layers(model) for p in layer.parameters())
+
+
 def test_compiled_layers_run_on_any_number_of_sequences() -> None:
     """One graph for one sequence and one for more, whatever their number: torch takes sizes as open when they vary."""
     torch._dynamo.reset()

@@ -11,7 +11,7 @@ import pytest
 from raptr.report import theme, units
 from raptr.report.curves import axis_of, mean_curve, place_of, smooth
 from raptr.report.figures.build import palette_of
-from raptr.report.figures.loss import loss_rows
+from raptr.report.figures.loss import LossRows, clamped, loss_rows
 from raptr.report.figures.paths import panels_of
 from raptr.report.paths import path_map
 from raptr.results.folder import read_folder
@@ -91,6 +91,19 @@ def test_band_is_the_t_interval(tmp_path: Path) -> None:
     assert (curve.mean[-1], curve.low[-1], curve.high[-1]) == pytest.approx((mean, mean - half, mean + half))
     assert curve.x[-1] * axis.factor == pytest.approx(method.runs[0].train.columns["total_flops"][-1])
     assert axis.title == "Total training compute (TFLOP)"
+
+
+@pytest.mark.parametrize("methods", [2, 7])
+def test_bands_of_many_methods_do_not_stretch_the_axis(tmp_path: Path, methods: int) -> None:
+    keys = ["full", *(f"m{number}" for number in range(methods - 1))]
+    options = {key: {"label": key, "sizes": (12,), "steps": 40} for key in keys}
+    comparison = read_folder(write_comparison(tmp_path / "c", methods=options, seeds=2))
+    rows = loss_rows(comparison, (axis_of("tokens", comparison.runs),))
+    late = LossRows(mean=[row for row in rows.mean if row["s"] > 30], seeds=[], boundaries=[])
+    values = [row["y"] for row in late.mean]
+    drawn = [row[end] for row in clamped(late) for end in ("blo", "bhi")]
+    beyond = min(drawn) < min(values) or max(drawn) > max(values)
+    assert beyond == (methods == 2)  # a 95 % band of two seeds is 13 standard errors wide
 
 
 def test_a_mean_is_drawn_only_where_every_seed_has_a_number(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ class AttachedModel:
         self._inputs = inputs
         self._compiled = compile
         self._gates: list[list[Gate]] = []
-        self._widths = Widths(layers.stacks)
+        self._widths = Widths(layers.stacks, layers.widths)
         self._prepared: list[Prepared] = []
         self._active: Subnetwork | None = None
         self._step: int | None = None

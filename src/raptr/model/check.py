@@ -11,7 +11,7 @@ from raptr.model.returns import Returns, Signature
 from raptr.model.stacks import Blocks, Stack, find_stacks, is_hugging_face, shape_of
 from raptr.model.trace import Verified, verify
 from raptr.model.twin import Inputs
-from raptr.model.width import find_width
+from raptr.model.width import LayerWidth, find_width
 from raptr.plan import ModelShape, StackShape
 
 
@@ -22,16 +22,18 @@ class Layers:
     Attributes:
         stacks: in running order.
         verified: what a recorded run showed of each; None where the layers are taken on trust.
+        widths: the heads and neurons that can be chosen in each, or why none can.
     """
 
     stacks: tuple[Stack, ...]
     verified: tuple[Verified, ...] | None
+    widths: tuple[tuple[LayerWidth, ...] | str, ...]
 
     @property
     def shape(self) -> ModelShape:
         """The stacks, their layers, and which of them are required."""
         shape = shape_of(self.stacks, [found.required for found in self.verified or ()])
-        return ModelShape(tuple(map(_with_width, shape.stacks, self.stacks)))
+        return ModelShape(tuple(map(_with_width, shape.stacks, self.widths)))
 
     def returns(self, stack: int) -> Returns:
         """What the blocks of a stack return, as far as it is known before they run."""
@@ -64,12 +66,11 @@ def find_layers(model: nn.Module, blocks: Blocks | None = None, inputs: Inputs |
         for block in stack.blocks:
             Signature.of(block)
     trusted = inputs is None and (blocks is not None or not is_hugging_face(model))
-    return Layers(stacks, None if trusted else verify(model, stacks, inputs))
+    return Layers(stacks, None if trusted else verify(model, stacks, inputs), tuple(map(find_width, stacks)))
 
 
-def _with_width(shape: StackShape, stack: Stack) -> StackShape:
+def _with_width(shape: StackShape, found: tuple[LayerWidth, ...] | str) -> StackShape:
     """With the heads and neurons that can be chosen, or why none can."""
-    found = find_width(stack)
     if isinstance(found, str):
         return replace(shape, narrow=found)
     return replace(shape, heads=found[0].heads, neurons=found[0].neurons)

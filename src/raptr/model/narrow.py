@@ -21,7 +21,7 @@ from torch import nn
 from raptr.errors import RaptrError
 from raptr.model.depth import Gate
 from raptr.model.stacks import Stack
-from raptr.model.width import LayerWidth, What, find_width, whole_class
+from raptr.model.width import LayerWidth, What, whole_class
 from raptr.plan import LayerPart, Subnetwork
 from raptr.plan.subnetwork import WHOLE
 
@@ -70,11 +70,12 @@ class Widths:
 
     Args:
         stacks: the model's.
+        found: what can be chosen in the layers of each, or why nothing can.
     """
 
-    def __init__(self, stacks: Sequence[Stack]) -> None:
+    def __init__(self, stacks: Sequence[Stack], found: Sequence[tuple[LayerWidth, ...] | str]) -> None:
         self._stacks = stacks
-        self._found = [find_width(stack) for stack in stacks]
+        self._found = found
         self._chosen: list[list[Chosen]] = [[] for _ in stacks]
         self._parts: list[list[LayerPart | None]] = [[WHOLE] * len(stack.blocks) for stack in stacks]
         self._trained: list[list[list[LayerPart]]] = [[[] for _ in stack.blocks] for stack in stacks]

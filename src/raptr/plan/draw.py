@@ -7,11 +7,17 @@ words are used: numpy keeps that stream stable across its versions, but not what
 ``Generator`` methods make of it.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+from numpy.random.bit_generator import ISeedSequence
 
 PATHS, MASKS, ORDER, MIXTURE, HEADS, NEURONS, SEQUENCES = range(7)
 """What words are drawn for. Each purpose has a key of its own, so no two share a stream."""
+
+SPANS, DENOISERS = 20, 21
+"""The same, of denoising."""
 
 Words = npt.NDArray[np.uint64]
 
@@ -25,7 +31,8 @@ def words(seed: int, purpose: int, counter: tuple[int, int, int], count: int) ->
         counter: the place, for a path (step, micro-step, stack), for heads and neurons (step, micro-step,
             `pair` of stack and layer), for the sequences of a layer (step, `pair` of micro-step and rank,
             `pair` of stack and layer), for a mask (epoch, sequence, 0), for an order (epoch, source, 0), for a
-            mixture (block, source, 0).
+            mixture (block, source, 0), for spans (epoch, sequence, example), for the order of denoisers
+            (block, denoiser, row).
         count: how many words.
 
     Returns:
@@ -35,9 +42,21 @@ def words(seed: int, purpose: int, counter: tuple[int, int, int], count: int) ->
         >>> words(0, PATHS, (7, 0, 0), 2).tolist() == words(0, PATHS, (7, 0, 0), 3).tolist()[:2]
         True
     """
-    key = np.array((seed, purpose), dtype=np.uint64)
     place = np.array((0, *counter), dtype=np.uint64)
-    return np.random.Philox(key=key, counter=place).random_raw(count)
+    key = _Key(seed, purpose)
+    return np.random.Philox(key, counter=place).random_raw(count)  # type: ignore[arg-type]  # the stubs lack it
+
+
+class _Key(ISeedSequence):
+    """A key for numpy's Philox. Given as ``key=``, it would be the same, but entropy be read for a seed not used."""
+
+    def __init__(self, *words: int) -> None:
+        self.words = words
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Words:
+        """The key, which is what Philox asks its seed for."""
+        assert (n_words, dtype) == (2, np.uint64)
+        return np.array(self.words, dtype=np.uint64)
 
 
 def pair(high: int, low: int) -> int:

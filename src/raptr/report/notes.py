@@ -15,7 +15,7 @@ COVERAGE = "in simulations 75% with 3 seeds, 83% with 5 and 89% with 10"
 GROWN = (
     "The loss is the full model's for every method, whatever the curves show: what the part of a growing method "
     "reached before its last boundary does not count, because that part is another, smaller model. So such a method "
-    "reaches a loss at its first evaluation after that boundary, if not later."
+    "seldom reaches a loss before its first evaluation after that boundary."
 )
 
 READING = (
@@ -115,7 +115,7 @@ def loss_note(comparison: Comparison) -> str:
     if grown := growing(comparison):
         parts.append(
             "Until its last boundary a growing method's curve is that of the part trained so far "
-            f"({'; '.join(grown)}); point at it to see the full model's loss, which is too high for this axis."
+            f"({'; '.join(grown)}); point at it to see the full model's loss, which can be far above this axis."
         )
     if len(comparison.methods) > 1:
         parts.append("Press a method to switch it off everywhere; point at a curve for its numbers.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from raptr.config import RunConfig, load, presets
@@ -16,7 +16,11 @@ from raptr.errors import RaptrError
 from raptr.model import find_stacks
 from raptr.train.hint import hint
 
-_AUTO_CLASSES = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}
+_AUTO_CLASSES = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "denoising": AutoModelForCausalLM}
+
+
+_POSITIONS_AFTER_PAD = ("camembert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod")
+"""Models that count positions from the pad token's id on: the first pad_token_id + 1 are not used."""
 
 
 def build_model_config(
@@ -48,6 +52,9 @@ def build_model_config(
         result = _changed(base, {"vocab_size": vocabulary, **special_tokens, **given})
     else:
         result = _of_architecture(str(model.architecture), vocabulary, special_tokens, model.config)
+    if is_encoder_decoder(result) and "decoder_start_token_id" not in model.config:
+        own = None if model.from_pretrained is None else getattr(result, "decoder_start_token_id", None)
+        result.decoder_start_token_id = result.pad_token_id if own is None else own  # as in T5
     result.dtype = torch.float32  # weights are trained in float32; `training.bf16` is mixed precision
     if result.vocab_size < vocabulary:
         raise RaptrError(
@@ -56,10 +63,12 @@ def build_model_config(
             + ("" if model.from_pretrained else "or leave model.config.vocab_size out.")
         )
     positions, length = getattr(result, "max_position_embeddings", None), config.data.sequence_length
-    if positions is not None and positions < length:
+    unused = _unused_positions(result)
+    if positions is not None and positions - unused < length:
         raise RaptrError(
-            f"data.sequence_length is {length}, but the model has positions for {positions} tokens; "
-            "shorten the sequences or raise model.config.max_position_embeddings."
+            f"data.sequence_length is {length}, but the model has positions for {positions - unused} tokens; "
+            "shorten the sequences or raise model.config.max_position_embeddings"
+            + (f" to {length + unused} (a {result.model_type} leaves the first {unused} unused)." if unused else ".")
         )
     return result
 
@@ -79,7 +88,7 @@ def build_model(config: RunConfig, model_config: Any, device: str | None = None)
             model, or the weights are not those of a model of this configuration.
     """
     transformers.set_seed(config.seed)
-    make, name = _AUTO_CLASSES[config.objective.name], config.model.from_pretrained
+    make, name = _auto_class(config, model_config), config.model.from_pretrained
     try:
         if name is not None and device is None:
             loaded, info = make.from_pretrained(
@@ -100,6 +109,28 @@ def build_model(config: RunConfig, model_config: Any, device: str | None = None)
             f"no {model_config.model_type} model for the {config.objective.name} objective "
             f"can be made from {f'the weights of {name!r}' if name else 'model.config'}: {error}"
         ) from error
+
+
+def _unused_positions(model_config: Any) -> int:
+    if model_config.model_type not in _POSITIONS_AFTER_PAD:
+        return 0
+    if model_config.pad_token_id is None:
+        raise RaptrError(
+            f"a {model_config.model_type} counts positions from the pad token's id on, but the tokenizer has no pad "
+            "token; give model.config.pad_token_id, the id of a token that no text becomes, or another architecture."
+        )
+    return int(model_config.pad_token_id) + 1
+
+
+def is_encoder_decoder(model_config: Any) -> bool:
+    """Whether a configuration is that of a model with an encoder and a decoder."""
+    return bool(getattr(model_config, "is_encoder_decoder", False))
+
+
+def _auto_class(config: RunConfig, model_config: Any) -> Any:
+    if config.objective.name == "denoising" and is_encoder_decoder(model_config):
+        return AutoModelForSeq2SeqLM
+    return _AUTO_CLASSES[config.objective.name]
 
 
 def _of_architecture(

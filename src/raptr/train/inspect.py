@@ -8,10 +8,10 @@ import torch
 import transformers
 
 from raptr.config import RunConfig, load, presets
-from raptr.data import load_tokenizer, vocabulary
 from raptr.errors import RaptrError
 from raptr.model import Inspection, inspect_model
 from raptr.train.build import build_model, build_model_config
+from raptr.train.tokens import vocabulary_of
 
 
 def inspect_name(name: str, length: int | None = None) -> Inspection:
@@ -46,9 +46,7 @@ def find_model(name: str) -> tuple[Any, int | None]:
 
 
 def _of_run(config: RunConfig) -> tuple[Any, int]:
-    tokenizer = config.data.tokenizer
-    tokens = tokenizer if isinstance(tokenizer, int) else vocabulary(load_tokenizer(tokenizer))
-    model = build_model(config, build_model_config(config, tokens), device="meta")
+    model = build_model(config, build_model_config(config, vocabulary_of(config)), device="meta")
     return model, config.data.sequence_length
 
 

@@ -12,7 +12,7 @@ from raptr.plan.methods.spec import Redraw, always_kept
 from raptr.plan.protocol import Keep
 from raptr.plan.schedule import Stage, check_steps, stage_at
 from raptr.plan.shape import ModelShape
-from raptr.plan.subnetwork import WHOLE, Copy, LayerPart, SequenceMask, Subnetwork
+from raptr.plan.subnetwork import Copy, LayerPart, SequenceMask, Subnetwork
 
 Depths = tuple[float, ...]
 """Of each layer of a stack, what the rate of a step is multiplied with."""
@@ -93,44 +93,41 @@ class RatePlan:
     @cached_property
     def _mean(self) -> Keep:
         rate = self.rule.mean_rate(self.stages[-1].stop)
-        return tuple(tuple((1 - depths * rate).tolist()) for depths, _ in self._arrays)
+        return tuple(tuple((1 - depths * rate).tolist()) for depths, _ in self._of_stacks)
 
     @cached_property
-    def _arrays(self) -> tuple[tuple[Array, Array], ...]:
+    def _of_stacks(self) -> tuple[tuple[Array, Depths], ...]:
         """Of each stack, depths and scaled, 0 for its fixed layers."""
         result = []
         for count, always in zip(self.shape.layers, self.fixed, strict=True):
             depths, scaled = np.array(self.rule.depths(count)), np.array(self.rule.scaled(count))
             depths[list(always)] = scaled[list(always)] = 0.0
-            result.append((depths, scaled))
+            result.append((depths, tuple(scaled.tolist())))
         return tuple(result)
 
     def _dropped(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], tuple[LayerPart, ...]]:
-        depths, scaled = self._arrays[i]
+        depths, scaled = self._of_stacks[i]
         words = draw.words(self.rule.seed, draw.PATHS, (*place, i), len(depths))
-        path = (draw.uniforms(words) < 1 - depths * rate).nonzero()[0]
-        return tuple(path.tolist()), tuple(map(_scaled, (1 / (1 - scaled[path] * rate)).tolist()))
+        path = tuple((draw.uniforms(words) < 1 - depths * rate).nonzero()[0].tolist())
+        parts = _parts(scaled, rate)
+        return path, tuple(parts[layer] for layer in path)
 
     def _masked(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], tuple[LayerPart, ...]]:
-        depths, scaled = self._arrays[i]
-        kept, scales = (1 - depths * rate).tolist(), (1 / (1 - scaled * rate)).tolist()
-        parts = tuple(
-            LayerPart(
-                scale=scale,
-                sequences=SequenceMask(
-                    keep=keep, seed=self.rule.seed, step=place[0], micro=place[1], stack=i, layer=layer
-                ),
-            )
-            if keep < 1
-            else _scaled(scale)
-            for layer, (keep, scale) in enumerate(zip(kept, scales, strict=True))
-        )
-        return tuple(range(len(kept))), parts
+        depths, scaled = self._of_stacks[i]
+        step, micro = place
+        parts = []
+        for layer, (keep, depth) in enumerate(zip((1 - depths * rate).tolist(), scaled, strict=True)):
+            mask = None
+            if keep < 1:
+                mask = SequenceMask(keep=keep, seed=self.rule.seed, step=step, micro=micro, stack=i, layer=layer)
+            parts.append(LayerPart(scale=1 / (1 - depth * rate), sequences=mask))
+        return tuple(range(len(parts))), tuple(parts)
 
 
-@lru_cache(maxsize=4096)
-def _scaled(scale: float) -> LayerPart:
-    return WHOLE if scale == 1 else LayerPart(scale=scale)
+@lru_cache(maxsize=64)
+def _parts(scaled: Depths, rate: float) -> tuple[LayerPart, ...]:
+    """Of each layer of a stack, what runs of it where it is kept: remembered, since many rates hold for many steps."""
+    return tuple(LayerPart(scale=1 / (1 - depth * rate)) for depth in scaled)
 
 
 def bind_rates(

@@ -38,7 +38,7 @@ class LossRows:
 
     A row holds its position on every axis, under the name of the axis' counter, so that all axes share the rows.
     Where methods grow, it says in ``o`` whose loss it is: that of the trained part, with the full model's in
-    brackets, which is so high that it has no place on the axis.
+    brackets, which can be so high that it has no place on the axis.
     """
 
     mean: list[Row]
@@ -151,17 +151,19 @@ def _window(rows: list[Row], x: str, start: float) -> list[Row]:
     return kept
 
 
-def _clamped(rows: LossRows) -> list[Row]:
+def clamped(rows: LossRows) -> list[Row]:
     """The mean with a drawn band (``blo``, ``bhi``) that does not blow up the axis.
 
     With two seeds a 95% band is 13 standard errors wide; it is drawn as far as half the range of the curves
-    beyond them. The numbers in the tooltip are the real ones.
+    beyond them, and of many methods, whose bands are seldom shown, not beyond them at all. The numbers in the
+    tooltip are the real ones.
     """
     values = [row["y"] for row in (*rows.seeds, *rows.mean) if row["y"] is not None]
     if not values:
         return rows.mean
     low, high = min(values), max(values)
-    room = max((high - low) / 2, 1e-3)
+    crowded = len({row["m"] for row in rows.mean}) > CROWD
+    room = 0.0 if crowded else max((high - low) / 2, 1e-3)
     floor = max(low - room, low / 2) if low > 0 else low - room
     return [
         row
@@ -215,7 +217,7 @@ def loss_chart(
 
 def _curves(data: Data, rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, static: bool) -> list[alt.Chart]:
     """The band, the single seeds (faint) and the mean."""
-    mean = chart_of(data, _clamped(rows), static)
+    mean = chart_of(data, clamped(rows), static)
     tint = colour(palette, static)
     low = alt.Y("blo:Q", title=None, scale=y["scale"])
     layers = [mean.mark_line(strokeWidth=2.4).encode(x, y, color=tint, strokeDash=dash(palette))]
@@ -269,7 +271,7 @@ def _nearest(data: Data, rows: LossRows, palette: Palette, x: alt.X, y: alt.Y, a
         ("Step", "s", ",d"),
     )
     visible = alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
-    dots = chart_of(data, _clamped(rows), static=False).mark_point(style="outlined", size=90, filled=True)
+    dots = chart_of(data, clamped(rows), static=False).mark_point(style="outlined", size=90, filled=True)
     dots = dots.encode(x, y, color=colour(palette, False), opacity=visible, tooltip=tooltip)
     pointed: alt.Chart = dots.add_params(near)
     return pointed
