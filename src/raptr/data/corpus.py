@@ -93,6 +93,9 @@ class Corpus:
             name: "none" if value in ({}, []) else "\n".join(value) if isinstance(value, list) else value
             for name, value in lines.items()
         }
+        for name, store in self.stores.items():
+            if store.made is not None:
+                lines[f"{name}: tokenized now" if of_sources else "tokenized now"] = str(store.made)
         if of_sources:
             lines["shares of training"] = {
                 name: f"{share:.4g}" for name, share in zip(of_sources, training.shares, strict=True)
@@ -114,7 +117,7 @@ class Corpus:
         return found
 
 
-def prepare(data: DataConfig, cache: Path) -> Corpus:
+def prepare(data: DataConfig, cache: Path, workers: int | None = None) -> Corpus:
     """Text -> tokens on disk; at once where the same tokens are there already.
 
     Local text is read and hashed at every call: that it is the same is known, not assumed. What was
@@ -125,6 +128,7 @@ def prepare(data: DataConfig, cache: Path) -> Corpus:
             a sample of the train text, each source in its share, or a tokenizer's folder, file, or
             name on the Hugging Face Hub.
         cache: the folder of all stores; made where it is missing.
+        workers: processes that tokenize, by default as many as there are cores; the tokens do not depend on it.
 
     Raises:
         RaptrError: a source or the tokenizer cannot be used, or a stored folder is damaged.
@@ -147,7 +151,8 @@ def prepare(data: DataConfig, cache: Path) -> Corpus:
     else:
         tokenizer = _trained(data, sources, weights)
     return Corpus(
-        stores={name: store_tokens(source, tokenizer, cache) for name, source in sources.items()}, weights=weights
+        stores={name: store_tokens(source, tokenizer, cache, workers) for name, source in sources.items()},
+        weights=weights,
     )
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,26 +182,34 @@ def vocabulary(tokenizer: "PreTrainedTokenizerBase") -> int:
     return int(max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1))
 
 
-def encoder(tokenizer: "PreTrainedTokenizerBase") -> Callable[[list[str]], list[list[int]]]:
+Encode = Callable[[list[str]], list[list[int]]]
+
+
+def encoder(tokenizer: "PreTrainedTokenizerBase") -> Encode:
     """A function from texts to their tokens: nothing is added, cut, padded, or read as a special token.
 
     A text that says "<|endoftext|>" is encoded as these characters: a document cannot end, or mask,
-    anything by what stands in it.
+    anything by what stands in it. The function can be pickled.
     """
-    if not tokenizer.is_fast:
-        options = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False}
+    return _Fast(_copy(tokenizer).to_str()) if tokenizer.is_fast else partial(_slow, tokenizer)
 
-        def slow(texts: list[str]) -> list[list[int]]:
-            return [tokenizer(text, **options)["input_ids"] for text in texts]
 
-        return slow
+def _slow(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
+    options = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False}
+    return [tokenizer(text, **options)["input_ids"] for text in texts]
 
-    plain = _copy(tokenizer)
 
-    def fast(texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in plain.encode_batch_fast(texts, add_special_tokens=False)]
+class _Fast:
+    """An encoder that another process can make from its rules alone, without transformers."""
 
-    return fast
+    def __init__(self, rules: str) -> None:
+        self._rules, self._plain = rules, _plain(rules)
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Fast, (self._rules,)
 
 
 def identity(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -210,9 +219,13 @@ def identity(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def _copy(tokenizer: "PreTrainedTokenizerBase") -> Any:
+    return _plain(tokenizer.backend_tokenizer.to_str())
+
+
+def _plain(rules: str) -> Any:
     from tokenizers import Tokenizer
 
-    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain = Tokenizer.from_str(rules)
     plain.no_truncation()
     plain.no_padding()
     plain.encode_special_tokens = True

@@ -228,9 +228,9 @@ def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]
     }
 
 
-def prepare_data(config: RunConfig, cache: Path) -> Corpus:
-    """The config's tokens: read, tokenized and stored once."""
-    return prepare(config.data, cache)
+def prepare_data(config: RunConfig, cache: Path, workers: int | None = None) -> Corpus:
+    """The config's tokens: read, tokenized and stored once, by so many processes or one for each core."""
+    return prepare(config.data, cache, workers)
 
 
 def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
