@@ -50,8 +50,8 @@ class Denoiser:
             raise RaptrError(f"span is {self.span}; expected a mean length of at least 1 token, or none.")
         if self.span is not None and self.rate / self.span > 1 - self.rate:
             raise RaptrError(
-                f"rate {self.rate} in spans of {self.span} leaves fewer tokens than there are spans, and each span needs "
-                "one before it; give longer spans, or a lower rate."
+                f"rate {self.rate} in spans of {self.span} leaves fewer tokens than there are spans, and each span "
+                "needs one before it; give longer spans, or a lower rate."
             )
         if self.mode is not None and self.mode not in MODES:
             raise RaptrError(f"mode is {self.mode!r}; expected one of {', '.join(MODES)}, or none.")
