@@ -31,7 +31,7 @@ def launch(mode: str, out: Path, worker: Path = WORKER, *more: str) -> dict[str,
         for rank in ranks
     ]
     try:
-        printed = [process.communicate(timeout=120)[0] for process in processes]
+        printed = [process.communicate(timeout=600)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

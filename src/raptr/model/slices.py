@@ -21,6 +21,8 @@ from raptr.model.width import Units
 Trained = Callable[[], set[int] | None]
 """Says which heads or neurons were trained; None for all."""
 
+_MOMENTUM = "momentum_buffer"
+
 
 @dataclass(frozen=True, eq=False)
 class Place:
@@ -44,6 +46,7 @@ class FrozenSlices:
         self._optimizer = optimizer
         self._places = [place for place in _places(widths) if id(place.parameter) in held]
         self._kept: list[_Kept] = []
+        self._unmade: list[tuple[Place, torch.Tensor]] = []
 
     def save(self, *, closure: bool = False) -> None:
         """Before the step: copy what was not selected.
@@ -54,30 +57,43 @@ class FrozenSlices:
         Raises:
             RaptrError: a parameter is sharded in a way in which its rows cannot be told.
         """
-        places = [place for place in self._places if closure or place.parameter.grad is not None]
-        self._kept = [kept for place in places for kept in self._of(place)]
+        self._kept, self._unmade = [], []
+        for place in self._places:
+            index = _unselected(place) if closure or place.parameter.grad is not None else None
+            if index is not None:
+                _refuse_other_shards(place.parameter)
+                self._kept += [_Kept.of(tensor, place.units, index) for tensor in self._tensors(place)]
+                if _MOMENTUM not in self._optimizer.state.get(place.parameter, {}):
+                    self._unmade.append((place, index))
 
     def put_back(self) -> None:
         """After it: write it back."""
-        with torch.no_grad():
-            for kept in self._kept:
-                kept.put_back()
-        self._kept = []
+        for kept in self._kept:
+            kept.put_back()
+        for place, index in self._unmade:
+            # SGD with dampening makes its first momentum in the step, from weight decay too.
+            state = self._optimizer.state.get(place.parameter, {})
+            if isinstance(momentum := state.get(_MOMENTUM), torch.Tensor):
+                _Kept.zeros(momentum, place.units, index).put_back()
+        self._kept, self._unmade = [], []
 
-    def _of(self, place: Place) -> "Iterator[_Kept]":
-        trained, units = place.trained(), place.units
-        if trained is None or len(trained) == units.count:
-            return
-        _refuse_other_shards(place.parameter)
-        free = torch.ones(units.count, dtype=torch.bool)
-        free[list(trained)] = False
-        index = free.nonzero().flatten()
-        p = place.parameter
+    def _tensors(self, place: Place) -> Iterator[torch.Tensor]:
+        """The parameter and its state, also what is kept per row or column, as by Adafactor."""
+        p, dim = place.parameter, place.units.dim
         for tensor in (p, *self._optimizer.state.get(p, {}).values()):
-            # Also what is kept per row or column, as by Adafactor: it is as long as the parameter in that dimension.
             alike = isinstance(tensor, torch.Tensor) and tensor.dim() == p.dim()
-            if alike and tensor.shape[units.dim] == p.shape[units.dim]:
-                yield _Kept.of(tensor, units, index)
+            if alike and tensor.shape[dim] == p.shape[dim]:
+                yield tensor
+
+
+def _unselected(place: Place) -> torch.Tensor | None:
+    """The heads or neurons that were not trained; None if all were."""
+    trained, count = place.trained(), place.units.count
+    if trained is None or len(trained) == count:
+        return None
+    free = torch.ones(count, dtype=torch.bool)
+    free[list(trained)] = False
+    return free.nonzero().flatten()
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +107,7 @@ class _Kept:
 
     @classmethod
     def of(cls, tensor: torch.Tensor, units: Units, index: torch.Tensor) -> "_Kept":
+        """As they are now."""
         with torch.no_grad():
             if isinstance(tensor, DTensor):
                 units, index = _local(tensor, units, index)
@@ -102,7 +119,15 @@ class _Kept:
             index = index.to(view.device)
             return cls(view, dim, index, view.index_select(dim, index))
 
+    @classmethod
+    def zeros(cls, tensor: torch.Tensor, units: Units, index: torch.Tensor) -> "_Kept":
+        """The same slices as zeros."""
+        kept = cls.of(tensor, units, index)
+        return replace(kept, copy=torch.zeros_like(kept.copy))
+
+    @torch.no_grad()
     def put_back(self) -> None:
+        """Write it where it was."""
         if self.view.dim() == 3 and self.view.shape[2] == 1:  # single entries: three times as fast on the CPU
             view = self.view.squeeze(2)
             view.scatter_(1, self.index.expand(view.shape[0], -1), self.copy.squeeze(2))
