@@ -5,8 +5,8 @@
 
 Times, in one worker and on one thread, reading sequences from the token store and making batches of them, as `raptr
 train` does it, for causal and masked language modelling and for denoising (UL2), beside transformers'
-DataCollatorForLanguageModeling on the same sequences and beside a plain span corruption (T5) that takes one example
-and one token at a time. All variants take turns in every round; ratios are to raptr's batches in the same round. It is
+DataCollatorForLanguageModeling on the same sequences and beside T5's span corruption in its own steps, one example and
+one token at a time. All variants take turns in every round; ratios are to raptr's batches in the same round. It is
 the processor time of one thread: what a clock shows on a machine that nobody else uses. The text is Python's sources
 (builtin:python).
 """
@@ -112,26 +112,37 @@ def theirs(task: Task, *, mlm: bool) -> Callable[[Any], object]:
 
 
 def plain(items: list[dict[str, list[int]]], sentinels: list[int]) -> dict[str, torch.Tensor]:
-    """T5's span corruption (15 %, spans of 3), one example and one token at a time."""
+    """T5's span corruption (15 %, spans of 3) in its own steps, one example and one token at a time."""
     inputs, targets = [], []
     for item in items:
         tokens = item["input_ids"]
-        noise = round(0.15 * len(tokens))
-        spans = round(noise / 3)
-        source, target, place = [], [], 0
-        for number, (kept, taken) in enumerate(
-            zip(segments(len(tokens) - noise, spans), segments(noise, spans), strict=True)
-        ):
-            for token in tokens[place : place + kept]:
-                source.append(token)
-            source.append(sentinels[number])
-            target.append(sentinels[number])
-            for token in tokens[place + kept : place + kept + taken]:
-                target.append(token)
-            place += kept + taken
-        inputs.append([*source, 1])
-        targets.append([*target, 1])
+        mask = noise_mask(len(tokens))
+        inputs.append([*with_sentinels(tokens, mask, sentinels), 1])
+        targets.append([*with_sentinels(tokens, [not noise for noise in mask], sentinels), 1])
     return {"input_ids": torch.tensor(inputs), "labels": torch.tensor(targets)}
+
+
+def noise_mask(length: int) -> list[bool]:
+    """Which tokens are taken out: kept and taken segments in turn."""
+    noise = round(0.15 * length)
+    spans = round(noise / 3)
+    mask: list[bool] = []
+    for kept, taken in zip(segments(length - noise, spans), segments(noise, spans), strict=True):
+        mask += [False] * kept + [True] * taken
+    return mask
+
+
+def with_sentinels(tokens: list[int], mask: list[bool], sentinels: list[int]) -> list[int]:
+    """A sentinel for every run of tokens that the mask names, and the others as they are."""
+    found, before, number = [], False, 0
+    for token, noise in zip(tokens, mask, strict=True):
+        if not noise:
+            found.append(token)
+        elif not before:
+            found.append(sentinels[number])
+            number += 1
+        before = noise
+    return found
 
 
 def segments(total: int, count: int) -> list[int]:
