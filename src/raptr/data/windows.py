@@ -152,7 +152,8 @@ class WindowData:
             epoch = place.epoch if epoch is None else epoch
             taken = min(size, length - offset)
             begin = place.sequence * length + offset
-            parts.append(self.mixture.sources[place.source].tokens[begin : begin + taken].astype(np.int64))
+            text = np.asarray(self.mixture.sources[place.source].tokens)  # parts of a memmap are slow to make
+            parts.append(text[begin : begin + taken].astype(np.int64))
             start, size = start + taken, size - taken
         assert epoch is not None
         return parts[0] if len(parts) == 1 else np.concatenate(parts), epoch
