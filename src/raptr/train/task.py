@@ -28,7 +28,7 @@ from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, Method, ModelShape, Plan
 from raptr.train.arguments import batch_of, build_arguments
-from raptr.train.build import build_model, build_model_config
+from raptr.train.build import SPECIAL_TOKENS, build_model, build_model_config
 from raptr.train.denoising import Denoised, denoise, denoising_costs
 from raptr.train.head import predictions_of
 from raptr.train.metrics import MicroStep
@@ -210,7 +210,7 @@ def with_config(task: Task, config: RunConfig) -> Task:
 def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]:
     """What a task knows of its model."""
     tokenizer, added = marked(config, store.tokenizer)
-    special_tokens = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    special_tokens = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in SPECIAL_TOKENS}
     before = store.tokenizer if config.model.from_pretrained else tokenizer  # what is added is looked at below
     model_config = build_model_config(config, vocabulary(before), special_tokens)
     check_room(config, model_config, tokenizer, added)
