@@ -248,7 +248,7 @@ WRONG = [
     ("data: {tokenizer: 2.5}", "data.tokenizer", "2.5"),
     ("data: {tokenizer: -5}", "data.tokenizer", "-5"),
     ("data: {source: 5}", "data.source", "5"),
-    ("objective: {name: denoising}", "objective", "'denoising'"),
+    ("objective: {name: permuted}", "objective", "'permuted'"),
     ("objective: {name: masked, rate: 0}", "objective.rate", "0"),
     ("objective: {name: causal, rate: 0.2}", "objective.rate", "not known"),
     ("objective: {rate: 0.2}", "objective.", "name"),

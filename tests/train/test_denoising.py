@@ -1,6 +1,7 @@
 """`raptr train` with the denoising objective: T5 and decoder-only models, their costs, losses, tokens and refusals."""
 
 import copy
+import io
 import json
 import os
 import warnings
@@ -75,6 +76,7 @@ def finished(request: Any, tmp_path_factory: pytest.TempPathFactory, cache: Path
 # Training
 
 
+@pytest.mark.filterwarnings("ignore:the fixed set was enlarged")  # T5's first layers, under layerdrop
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_validation_loss_falls_in_both_layouts_under_every_kind_of_depth_method(
@@ -89,7 +91,7 @@ def test_validation_loss_falls_in_both_layouts_under_every_kind_of_depth_method(
 @pytest.mark.skipif(not WIKI.exists(), reason="set RAPTR_TEST_DATA to the folder of the test data")
 @pytest.mark.parametrize("layout", ["t5", "llama"])
 def test_validation_loss_falls_on_wikipedia(layout: str, tmp_path: Path) -> None:
-    data = {"source": str(WIKI), "max_bytes": 400_000, "tokenizer": 600, "sequence_length": 192}
+    data = {"source": str(WIKI), "max_bytes": 400_000, "tokenizer": 600, "sequence_length": 224}
     whole = {"name": "denoising"}  # all of UL2's seven
     changed = config(layout, objective=whole, data=data, training__max_steps=40, evaluation__every=40)
     task, _ = run(changed, tmp_path / "run", tmp_path / "cache")
@@ -269,10 +271,7 @@ def test_number_of_data_workers_changes_nothing(tmp_path: Path, cache: Path) -> 
 
 def test_what_the_tokenizer_lacks_is_added_with_a_message_and_saved(tmp_path: Path, cache: Path) -> None:
     task = prepare_task(config("t5", training__max_steps=3), cache)
-    with Console(width=300).capture() as nothing:
-        pass
-    assert nothing.get() == ""
-    console = Console(width=300, record=True, quiet=False, file=(tmp_path / "said.txt").open("w", encoding="utf8"))
+    console = Console(width=300, record=True, file=io.StringIO())
     train(task, tmp_path / "run", console=console)
     said = console.export_text()
     assert "103 tokens added to the tokenizer, which lacked them: <extra_id_0>, <extra_id_1>, ..., [NLG], [S2S]" in said
@@ -285,12 +284,11 @@ def test_what_the_tokenizer_lacks_is_added_with_a_message_and_saved(tmp_path: Pa
     assert ids[0, 0] == saved.convert_tokens_to_ids("[S2S]")
     assert model.generate(ids, max_new_tokens=3, min_new_tokens=3).shape == (1, 4)
 
-    again = config("t5", model={"from_pretrained": str(tmp_path / "run" / "model")}, training__max_steps=2)
     again = config(
         "t5",
         model={"from_pretrained": str(tmp_path / "run" / "model")},
         data__tokenizer=str(tmp_path / "run" / "model"),
-        training__max_steps=2,
+        training__max_steps=3,
     )
     more, _ = run(again, tmp_path / "more", cache)
     assert more.added == ()
@@ -298,7 +296,7 @@ def test_what_the_tokenizer_lacks_is_added_with_a_message_and_saved(tmp_path: Pa
 
 
 def test_pretrained_embeddings_that_cannot_hold_them_are_refused(tmp_path: Path, cache: Path) -> None:
-    run(tiny(training__max_steps=2), tmp_path / "run", cache)
+    run(tiny(training__max_steps=3), tmp_path / "run", cache)
     weights = {
         "model": {"from_pretrained": str(tmp_path / "run" / "model")},
         "data__tokenizer": str(tmp_path / "run" / "model"),
@@ -318,9 +316,9 @@ def test_pretrained_embeddings_that_cannot_hold_them_are_refused(tmp_path: Path,
         ("llama", {"data__sequence_length": 8, "objective__denoisers": {"R8": 1.0}}, r"denoisers.R8: sequences of 8"),
         ("t5", {"objective__attention": "prefix"}, r"encoder sees its inputs in both directions anyway"),
         (
-            "llama",
-            {"data__max_bytes": 3000, "data__tokenizer": 270},
-            r"(train|validation) text: the text has \d+ tokens",
+            "t5",
+            {"data__sequence_length": 16_000},
+            r"(train|validation) text: the text has \d+ tokens and one sequence needs",
         ),
         ("llama", {"evaluation__sequences": 3}, r"validation of data: 3 validation sequences.* 4 denoisers"),
         ("llama", {"model__config__vocab_size": 330}, r"vocab_size is 330, but the tokenizer has 423 tokens"),

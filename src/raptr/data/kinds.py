@@ -26,6 +26,7 @@ OF_UNIGRAM = ("<pad>", "</s>", "<unk>", "<mask>")
 
 _MOST_CHARACTERS = 1000  # as in BERT's own vocabulary
 _DIGITS = 6  # of a piece's score, a natural logarithm
+_STEP = 0.0001  # between the scores of characters that the library adds
 
 
 def train_kind(
@@ -106,11 +107,13 @@ def train_unigram(
     """Train a Unigram language model of pieces, as T5 and ALBERT have it.
 
     Text is put into the form NFKC and cut at white space, which a piece that begins a word keeps as ``▁``; runs of
-    it are one. The vocabulary is ``<pad> </s> <unk> <mask>`` and the pieces, the most probable first. A character
-    that is not among them becomes ``<unk>``, which is never masked nor predicted.
+    it are one. ``<`` always stands by itself, so that no text spells a special token. The vocabulary is
+    ``<pad> </s> <unk> <mask>`` and the pieces, the most probable first. A character that is not among them becomes
+    ``<unk>``, which is never masked nor predicted.
 
     The library adds up probabilities in an order that differs from process to process, so that the last digits of
-    scores do; they are rounded to 6 digits, and pieces sorted by score, then by name.
+    scores do; they are rounded to 6 digits, and pieces sorted by score, then by name. Characters that are no piece it
+    adds at the end, in such an order too, each 0.0001 below the one before; they get these scores in their own order.
 
     Example:
         >>> tokenizer = train_unigram(["the low lower lowest of slow slower slowest"] * 9, 19)
@@ -124,7 +127,9 @@ def train_unigram(
 
     folding = [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()] if lowercase else []
     normalizer = normalizers.Sequence([*folding, normalizers.NFKC()])
-    cut = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    cut = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(), pre_tokenizers.Split("<", "isolated")]
+    )
     pieces = Tokenizer(models.Unigram())
     pieces.normalizer, pieces.pre_tokenizer = normalizer, cut
     pad, end, unknown, mask = OF_UNIGRAM
@@ -143,11 +148,21 @@ def train_unigram(
     vocabulary = json.loads(pieces.to_str())["model"]["vocab"]
     scores = [(piece, score) for piece, score in vocabulary if piece not in OF_UNIGRAM]
     _check_size("Unigram", size, len(scores) + len(OF_UNIGRAM), least=len(OF_UNIGRAM) + 1)
-    ranked = sorted(((piece, round(score, _DIGITS)) for piece, score in scores), key=lambda both: (-both[1], both[0]))
+    ranked = _ranked(scores)
     special = [(token, 0.0) for token in OF_UNIGRAM]
     made = Tokenizer(models.Unigram([*special, *ranked], OF_UNIGRAM.index(unknown), byte_fallback=False))
     made.normalizer, made.pre_tokenizer, made.decoder = normalizer, cut, decoders.Metaspace()
     return _wrapped(made, pad_token=pad, eos_token=end, unk_token=unknown, mask_token=mask)
+
+
+def _ranked(scores: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Pieces and their rounded scores, the highest first, whatever the order in which the library had them."""
+    ranked = sorted(((piece, round(score, _DIGITS)) for piece, score in scores), key=lambda both: (-both[1], both[0]))
+    start = len(ranked) - 1  # of the characters at the end that are a step apart, or none
+    while start > 0 and len(ranked[start - 1][0]) == 1 and ranked[start - 1][1] - ranked[start][1] < 1.1 * _STEP:
+        start -= 1
+    names = sorted(piece for piece, _ in ranked[start:])
+    return ranked[:start] + [(name, score) for name, (_, score) in zip(names, ranked[start:], strict=True)]
 
 
 def _characters(texts: Iterable[str], most: int) -> list[str]:
