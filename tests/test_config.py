@@ -247,7 +247,7 @@ WRONG = [
     ("data: {tokenizer: 2.5}", "data.tokenizer", "2.5"),
     ("data: {tokenizer: -5}", "data.tokenizer", "-5"),
     ("data: {source: 5}", "data.source", "5"),
-    ("objective: {name: denoising}", "objective", "'denoising'"),
+    ("objective: {name: translation}", "objective", "'denoising'"),
     ("objective: {name: masked, rate: 0}", "objective.rate", "0"),
     ("objective: {name: causal, rate: 0.2}", "objective.rate", "not known"),
     ("objective: {rate: 0.2}", "objective.", "name"),
