@@ -4,14 +4,18 @@ Statistical bounds: a test alarms if the p-value is below 1e-6 (see test_masked.
 """
 
 import random
+import re
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy.stats import chi2_contingency, chisquare
 
+from raptr.config import parse
 from raptr.errors import RaptrError
 from raptr.objectives import (
     KNOWN,
@@ -354,3 +358,12 @@ def test_what_cannot_be_denoised_is_refused(change, message):
     assert encoder_decoder(**arguments)["labels"].shape == (2, FORM.targets)
     with pytest.raises(RaptrError, match=message):
         encoder_decoder(**{**arguments, **change})
+
+
+def test_the_guides_examples_are_as_they_say():
+    guide = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, flags=re.S)
+    exec(code, {})
+    (example,) = re.findall(r"```yaml\n(.*?)```", guide, flags=re.S)
+    found = parse({"name": "guide", **yaml.safe_load(example)}, "docs/objectives.md").objective
+    assert found.specs() == (KNOWN["C"], KNOWN["S"], KNOWN["R3"])

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from raptr.data.mixture import Mixture
 from raptr.data.samples import ValidationData
-from raptr.data.sequences import Ints
 from raptr.data.shares import quotas_of, spread
 from raptr.errors import RaptrError
+from raptr.objectives.protocol import Ints
 from raptr.plan import draw
 
 BLOCK = 2**12
@@ -136,26 +136,33 @@ class WindowData:
         return self.samples
 
     def __getitem__(self, sample: int) -> Window:
-        if not 0 <= sample < self.samples:  # an IndexError is also what ends a plain loop over a dataset
-            raise IndexError(f"sample {sample} was asked for; there are 0 to {self.samples - 1}")
-        turn, row = divmod(sample, self.rows)
-        kind, start = self.turns.at(turn, self.seed, 0 if self.alike else row)
-        tokens, epoch = self._read(row, start, self.turns.sizes[kind])
-        return {"tokens": tokens, "epoch": epoch, "index": sample, "kind": kind}
+        return self.__getitems__([sample])[0]
+
+    def __getitems__(self, samples: Sequence[int]) -> list[Window]:
+        found, last, kind, start = list[Window](), -1, 0, 0
+        for sample in samples:
+            if not 0 <= sample < self.samples:  # an IndexError is also what ends a plain loop over a dataset
+                raise IndexError(f"sample {sample} was asked for; there are 0 to {self.samples - 1}")
+            turn, row = divmod(sample, self.rows)
+            if not self.alike or turn != last:
+                kind, start = self.turns.at(turn, self.seed, 0 if self.alike else row)
+                last = turn
+            tokens, epoch = self._read(row, start, self.turns.sizes[kind])
+            found.append({"tokens": tokens, "epoch": epoch, "index": sample, "kind": kind})
+        return found
 
     def _read(self, row: int, start: int, size: int) -> tuple[Ints, int]:
-        """Tokens of a row's stream, and the epoch of the first."""
-        length, parts, epoch = self.mixture.sources[0].length, list[Ints](), None
+        """Tokens of a row's stream, of the type they are stored in, and the epoch of the first."""
+        length, parts, epoch = self.mixture.sources[0].length, list[Ints](), -1
         while size:
             number, offset = divmod(start, length)
             place = self.mixture.locate(number * self.rows + row, self.seed)
-            epoch = place.epoch if epoch is None else epoch
+            epoch = epoch if parts else place.epoch
             taken = min(size, length - offset)
             begin = place.sequence * length + offset
-            text = np.asarray(self.mixture.sources[place.source].tokens)  # parts of a memmap are slow to make
-            parts.append(text[begin : begin + taken].astype(np.int64))
+            stored: Ints = np.asarray(self.mixture.sources[place.source].tokens)  # a memory map is slow to cut
+            parts.append(stored[begin : begin + taken])
             start, size = start + taken, size - taken
-        assert epoch is not None
         return parts[0] if len(parts) == 1 else np.concatenate(parts), epoch
 
 
