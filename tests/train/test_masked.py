@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
+from raptr.config import parse
 from raptr.errors import RaptrError
 from raptr.model import count_flops
 from raptr.train import engine
@@ -139,13 +141,9 @@ def test_whole_words_are_a_setting(tmp_path: Path, cache: Path) -> None:
 
     def begun(batch: Any) -> float:
         """How many of the sequences with two predictions have them side by side, in one word."""
-        pairs = [
-            p for p, labels in zip(batch["masked_positions"].tolist(), batch["labels"], strict=True) if min(labels) >= 0
-        ]
         rows = [i for i, labels in enumerate(batch["labels"]) if min(labels) >= 0]
-        return sum(b == a + 1 and int(tokens[i][b]) not in space for i, (a, b) in zip(rows, pairs, strict=True)) / len(
-            rows
-        )
+        pairs = [(i, *batch["masked_positions"][i].tolist()) for i in rows]
+        return sum(b == a + 1 and int(tokens[i][b]) not in space for i, a, b in pairs) / len(rows)
 
     assert begun(whole) > begun(apart) + 0.1
 
@@ -164,6 +162,14 @@ def test_other_tokenizers_train_too(kind: str, size: int, tmp_path: Path, cache:
     assert task.model_config.vocab_size == size
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
     assert tokenizer("def self").input_ids == task.tokenizer("def self").input_ids
+
+
+def test_the_example_of_the_guide_is_valid(cache: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "objectives-bert.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```yaml\n(.*?)```", guide, flags=re.S)
+    task = prepare_task(parse(yaml.safe_load(example), "docs/objectives-bert.md"), cache)
+    assert task.tokenizer.mask_token == "[MASK]"
+    assert task.collator()([task.training_data(1)[0]])["labels"].shape == (1, 2)
 
 
 @pytest.fixture(scope="module")
