@@ -1,4 +1,7 @@
-"""What `raptr methods` prints. Apart from `terminal`, which takes a second to load what reports are drawn with."""
+"""What `raptr methods` and `raptr presets` print.
+
+Apart from `terminal`, which takes a second to load what reports are drawn with.
+"""
 
 import re
 from collections.abc import Sequence
@@ -9,6 +12,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from raptr.config.catalogue import SHAPE, STEPS, Entry
+from raptr.config.shelf import Preset
 
 
 def show_methods(console: Console, entries: Sequence[Entry]) -> None:
@@ -32,3 +36,22 @@ def show_methods(console: Console, entries: Sequence[Entry]) -> None:
 def show_card(console: Console, card: str) -> None:
     """A method's card, without the marks of its computed parts."""
     console.print(Markdown(re.sub(r"<!--.*?-->\n", "", card), hyperlinks=False))
+
+
+def show_presets(console: Console, entries: Sequence[Preset]) -> None:
+    """A line for each preset."""
+    table = Table("preset", "architecture", box=box.SIMPLE_HEAD)
+    for column in ("parameters", "layers"):
+        table.add_column(column, justify="right")
+    table.add_column("objective")
+    table.add_column("method and schedule")
+    for entry in entries:
+        layers = " + ".join(map(str, entry.layers))
+        table.add_row(entry.name, entry.architecture, f"{entry.parameters:,}", layers, entry.objective, entry.method)
+    console.print(table, highlight=False)
+    console.print(
+        "`raptr presets NAME` prints a preset's file, with the source of every value; `raptr plan NAME` and "
+        "`raptr inspect NAME` say what it costs, `raptr train NAME` trains it.",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -109,12 +109,12 @@ def test_tokenizers_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
     with pytest.raises(RaptrError, match="neither an end-of-sequence token nor a separator"):
         load_tokenizer(str(tmp_path / "tokenizer.json"))
     (tmp_path / "broken.json").write_text("{")
-    (tmp_path / "vocab.txt").write_text("a")
+    (tmp_path / "vocab.bin").write_text("a")
     (tmp_path / "empty").mkdir()
     for name, message in [
         ("missing", "no such file or folder"),
         ("broken.json", "cannot be loaded"),
-        ("vocab.txt", "not a tokenizer.json"),
+        ("vocab.bin", "not a tokenizer.json"),
         ("empty", "cannot be loaded"),
     ]:
         with pytest.raises(RaptrError, match=message):

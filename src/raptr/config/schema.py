@@ -56,10 +56,11 @@ class CausalConfig(_Section):
 
 
 class MaskedConfig(_Section):
-    """Masked tokens are predicted, as in BERT."""
+    """Masked tokens are predicted, as in BERT; ``whole_words`` masks all tokens of a word or none."""
 
     name: Literal["masked"] = "masked"
     rate: float = Field(default=0.15, gt=0, le=1)
+    whole_words: bool = False
 
 
 def _is_count_or_share(every: int | float) -> int | float:

@@ -16,6 +16,7 @@ from raptr.data.sources import Counts, Source, open_source
 from raptr.data.store import TokenStore
 from raptr.data.tokenizer import load_tokenizer, parallel_tokenizers, train_tokenizer, vocabulary
 from raptr.data.windows import STRETCH, Turns, WindowData, WindowValidation, turns_of
+from raptr.data.words import continuations
 
 __all__ = [
     "STRETCH",
@@ -34,6 +35,7 @@ __all__ = [
     "WindowCollator",
     "WindowData",
     "WindowValidation",
+    "continuations",
     "load_tokenizer",
     "mix",
     "open_source",

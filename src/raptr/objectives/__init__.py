@@ -4,7 +4,7 @@ from raptr.objectives.causal import causal
 from raptr.objectives.denoiser import KNOWN, UL2, Denoiser
 from raptr.objectives.denoising import Denoising, Marks, decoder_only, encoder_decoder
 from raptr.objectives.forms import Form, Packed, Pair, packed, pair
-from raptr.objectives.masked import masked
+from raptr.objectives.masked import masked, most_predictions
 from raptr.objectives.protocol import Objective
 from raptr.objectives.rebuild import rebuild, restore
 
@@ -22,6 +22,7 @@ __all__ = [
     "decoder_only",
     "encoder_decoder",
     "masked",
+    "most_predictions",
     "packed",
     "pair",
     "rebuild",

@@ -59,5 +59,14 @@ def _parts(words: draw.Words, total: int, parts: int) -> Int64s:
     if parts == total:
         cuts[:, 1:-1] = np.arange(1, total)
     elif parts > 1:
-        cuts[:, 1:-1] = np.sort(np.argpartition(words, parts - 2, axis=1)[:, : parts - 1], axis=1) + 1
+        cuts[:, 1:-1] = _smallest(words, parts - 1) + 1
     return np.diff(cuts, axis=1)
+
+
+def _smallest(words: draw.Words, count: int) -> Int64s:
+    """The places of the ``count`` smallest words of every row, in rising order; shape (B, count)."""
+    most = np.partition(words, count - 1, axis=1)[:, count - 1 : count]
+    rows, places = np.nonzero(words <= most)
+    if len(rows) != len(words) * count:  # equal words, once in 2**64
+        return np.sort(np.argsort(words, axis=1, kind="stable")[:, :count], axis=1)
+    return places.reshape(len(words), count)

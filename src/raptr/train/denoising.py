@@ -10,11 +10,9 @@ from raptr.data import (
     WindowCollator,
     WindowData,
     WindowValidation,
-    load_tokenizer,
     turns_of,
-    vocabulary,
 )
-from raptr.data.marks import mark_names, marks_of, with_marks
+from raptr.data.marks import marks_of
 from raptr.data.mixture import Mixture
 from raptr.errors import RaptrError
 from raptr.model import count_flops
@@ -125,47 +123,6 @@ def denoising_costs(config: RunConfig, model: Any) -> tuple[LayerCosts, ...]:
             counted[length, targets] = count_flops(model, length, target_length=targets)
         each.append(counted[length, targets])
     return (mean_costs(each, _settings(config).weights()), *each)
-
-
-def marked(config: RunConfig, tokenizer: Any) -> tuple[Any, tuple[str, ...]]:
-    """The tokenizer with the tokens that the objective needs, and the names of what had to be added."""
-    if not isinstance(config.objective, DenoisingConfig):
-        return tokenizer, ()
-    return with_marks(tokenizer, config.objective.sentinels, config.objective.mode_tokens)
-
-
-def vocabulary_of(config: RunConfig) -> int:
-    """How many tokens the tokenizer of a config has, with those of its objective; it is not trained."""
-    tokenizer = config.data.tokenizer
-    if not isinstance(tokenizer, int):
-        return vocabulary(marked(config, load_tokenizer(tokenizer))[0])
-    if not isinstance(config.objective, DenoisingConfig):
-        return tokenizer
-    return tokenizer + len(mark_names(config.objective.sentinels, config.objective.mode_tokens))
-
-
-def check_room(config: RunConfig, model_config: Any, tokenizer: Any, added: tuple[str, ...]) -> None:
-    """Refuse pretrained weights whose embedding has no rows for what was added to their tokenizer.
-
-    Raises:
-        RaptrError: there are too few rows.
-    """
-    rows, needed = model_config.vocab_size, vocabulary(tokenizer)
-    if added and rows < needed:
-        raise RaptrError(
-            f"the tokenizer lacks {len(added)} of the tokens that denoising needs ({_few(added)}), and the embedding "
-            f"of {config.model.from_pretrained!r} has {rows} rows, which cannot hold {needed} tokens; give weights "
-            "that were made for them, a smaller objective.sentinels, or objective.mode_tokens=false."
-        )
-
-
-def said_of(added: tuple[str, ...]) -> str:
-    """What is said of tokens that were added to a tokenizer."""
-    return f"{len(added)} tokens added to the tokenizer, which lacked them: {_few(added)}"
-
-
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names if len(names) <= 5 else (*names[:2], "...", *names[-2:]))
 
 
 def _settings(config: RunConfig) -> DenoisingConfig:

@@ -12,7 +12,7 @@ from transformers.loss.loss_utils import ForMaskedLMLoss
 from raptr.config import SMALLER, dump
 from raptr.data import Collator, WindowCollator
 from raptr.errors import RaptrError
-from raptr.model import CONVENTION
+from raptr.model import CONVENTION, attach_head
 from raptr.objectives.masked import IGNORED
 from raptr.plan import Method, Plan, Subnetwork, lr_factor_of, trained_part
 from raptr.train.arguments import build_arguments
@@ -20,12 +20,12 @@ from raptr.train.attention import check_attention
 from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.checkpoint import KEPT, CheckpointCallback, newest_checkpoint, remove_checkpoints
-from raptr.train.denoising import said_of
 from raptr.train.environment import describe_environment
 from raptr.train.folder import Result, check_folder, check_same, read_result, write_json, write_text
 from raptr.train.metrics import ACTIVE, MetricsCallback, Progress
 from raptr.train.progress import ProgressCallback
 from raptr.train.task import Task
+from raptr.train.tokens import said_of
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints; it is there until the run is finished."""
@@ -196,6 +196,8 @@ def make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], ste
         arguments: of the Trainer, beside those of the config's ``training``.
     """
     config = task.config
+    if task.predictions is not None:
+        attach_head(model)
     trainer = Trainer(
         model=model,
         args=build_arguments(config, folder / CHECKPOINTS, max_steps=steps, **arguments),
@@ -222,7 +224,7 @@ def _loss_of(task: Task) -> Any:
 
 
 def _masked_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-    """The mean over all masked positions of the step.
+    """The mean over all masked positions of the step, which are all that there are logits of.
 
     Masked models take the number of positions of all micro-batches but do not use it, so under
     gradient accumulation the Trainer would add up their losses instead of averaging them.
@@ -278,7 +280,8 @@ def _facts(task: Task, plan: Plan, label: str, command: str) -> dict[str, Any]:
             "parameters": task.parameters,
             "layer_parameters": task.layer_parameters,
         },
-        "flops": {"convention": CONVENTION, "layers": task.costs.layers, "other": task.costs.other},
+        "flops": {"convention": CONVENTION, "layers": task.costs.layers, "other": task.costs.other}
+        | ({} if task.predictions is None else {"predictions": task.predictions}),
         "data": task.store.description,
         "validation": list(task.validation_data()),
         "environment": describe_environment(),

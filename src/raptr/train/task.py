@@ -19,6 +19,7 @@ from raptr.data import (
     WindowCollator,
     WindowData,
     WindowValidation,
+    continuations,
     prepare,
     vocabulary,
 )
@@ -27,9 +28,11 @@ from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, Method, ModelShape, Plan
 from raptr.train.arguments import batch_of, build_arguments
-from raptr.train.build import build_model, build_model_config
-from raptr.train.denoising import Denoised, check_room, denoise, denoising_costs, marked, vocabulary_of
+from raptr.train.build import SPECIAL_TOKENS, build_model, build_model_config
+from raptr.train.denoising import Denoised, denoise, denoising_costs
+from raptr.train.head import predictions_of
 from raptr.train.metrics import MicroStep
+from raptr.train.tokens import check_room, marked, vocabulary_of
 
 _VALIDATION_SEED = 0
 """Every run masks the validation text alike, whatever its seed, so that losses compare."""
@@ -44,14 +47,14 @@ class Task:
         training: all training sequences, and how the sources are mixed; of denoising, the stretches that windows are
             cut from.
         validation: all validation sequences of each source.
+        tokenizer: the one of the tokens, with what the objective adds to it: the names in ``added``.
         model_config: the transformers configuration of the model.
         layers: what is known of the model's layers.
         costs: FLOPs of one step of the whole batch; where steps differ, the expected ones.
-        tokenizer: that of the text, with what the objective needs besides.
-        added: the names of what had to be added to it.
         denoised: of the denoising objective, its windows.
         denoiser_costs: of each denoiser, FLOPs of a step whose batch is all of it.
         parameters: how many the model has; ``layer_parameters`` of them in the layers.
+        predictions: on how many positions of a sequence the vocabulary head runs; None for all.
         batch: sequences per step, over all devices and micro-steps.
         steps: the config's number of steps.
     """
@@ -60,15 +63,16 @@ class Task:
     store: Corpus
     training: Mixture
     validation: dict[str, Sequences]
+    tokenizer: Any
+    added: tuple[str, ...]
     model_config: Any
     layers: Layers
     costs: LayerCosts
     parameters: int
     layer_parameters: int
+    predictions: int | None
     batch: int
     steps: int
-    tokenizer: Any
-    added: tuple[str, ...] = ()
     denoised: Denoised | None = None
     denoiser_costs: tuple[LayerCosts, ...] = ()
 
@@ -149,11 +153,6 @@ class Task:
         if not isinstance(objective, MaskedConfig):
             return causal
         tokenizer = self.tokenizer
-        if tokenizer.mask_token_id is None:
-            raise RaptrError(
-                f"tokenizer {self.config.data.tokenizer!r} has no mask token, which the masked objective needs; "
-                "use one that has, or a number in data.tokenizer to train one."
-            )
         return partial(
             masked,
             seed=seed,
@@ -161,6 +160,8 @@ class Task:
             vocab_size=vocabulary(tokenizer),
             special_ids=tuple(tokenizer.all_special_ids),
             rate=objective.rate,
+            continues=continuations(tokenizer) if objective.whole_words else None,
+            predictions=self.predictions,
         )
 
 
@@ -209,7 +210,7 @@ def with_config(task: Task, config: RunConfig) -> Task:
 def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]:
     """What a task knows of its model."""
     tokenizer, added = marked(config, store.tokenizer)
-    special_tokens = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    special_tokens = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in SPECIAL_TOKENS}
     before = store.tokenizer if config.model.from_pretrained else tokenizer  # what is added is looked at below
     model_config = build_model_config(config, vocabulary(before), special_tokens)
     check_room(config, model_config, tokenizer, added)
@@ -223,12 +224,13 @@ def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]
         "denoiser_costs": tuple(costs.scaled(batch) for costs in measured.denoiser_costs),
         "parameters": measured.parameters,
         "layer_parameters": measured.layer_parameters,
+        "predictions": measured.predictions,
     }
 
 
-def prepare_data(config: RunConfig, cache: Path) -> Corpus:
-    """The config's tokens: read, tokenized and stored once."""
-    return prepare(config.data, cache)
+def prepare_data(config: RunConfig, cache: Path, workers: int | None = None) -> Corpus:
+    """The config's tokens: read, tokenized and stored once, by so many processes or one for each core."""
+    return prepare(config.data, cache, workers)
 
 
 def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
@@ -257,6 +259,7 @@ class Measured(NamedTuple):
         layers: its layers.
         costs: FLOPs per sequence; of the denoising objective, the mean over its denoisers.
         parameters: how many it has; ``layer_parameters`` of them in the layers.
+        predictions: on how many positions of a sequence the vocabulary head runs; None for all.
         denoiser_costs: FLOPs per sequence of each denoiser.
     """
 
@@ -264,6 +267,7 @@ class Measured(NamedTuple):
     costs: LayerCosts
     parameters: int
     layer_parameters: int
+    predictions: int | None = None
     denoiser_costs: tuple[LayerCosts, ...] = ()
 
 
@@ -274,9 +278,10 @@ def measure(config: RunConfig, model_config: Any) -> Measured:
     inside = sum(p.numel() for stack in layers.stacks for block in stack.blocks for p in block.parameters())
     if config.objective.name == "denoising":
         costs, *each = denoising_costs(config, model)
-        return Measured(layers, costs, model.num_parameters(), inside, tuple(each))
-    costs = count_flops(model, config.data.sequence_length)
-    return Measured(layers, costs, model.num_parameters(), inside)
+        return Measured(layers, costs, model.num_parameters(), inside, denoiser_costs=tuple(each))
+    predictions = predictions_of(config, model)
+    costs = count_flops(model, config.data.sequence_length, predictions=predictions)
+    return Measured(layers, costs, model.num_parameters(), inside, predictions)
 
 
 def _steps(config: RunConfig, epoch: float) -> int:
