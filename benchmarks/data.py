@@ -2,6 +2,7 @@
 
     python benchmarks/data.py                                 # about a minute on one core
     python benchmarks/data.py --memory 100                    # instead: memory for 25 and for 100 MB of text
+    python benchmarks/data.py --memory 100 --one-line         # the same for a document of a single line
 
 Times, in one worker and on one thread, reading sequences from the token store and making batches of them, as `raptr
 train` does it, for causal and masked language modelling and for denoising (UL2), beside transformers'
@@ -12,6 +13,7 @@ the processor time of one thread: what a clock shows on a machine that nobody el
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -207,19 +209,21 @@ def memory(args: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for size in (args.memory / 4, args.memory):
         with tempfile.TemporaryDirectory() as folder:
-            write_text(Path(folder, "text.jsonl"), round(size * 1e6))
+            write_text(Path(folder, "text.jsonl"), round(size * 1e6), args.one_line)
             command = [sys.executable, __file__, "--prepare", folder, "--workers", str(args.workers)]
             start = time.monotonic()
             process = subprocess.Popen(command)
-            peak, alone = 0.0, 0.0
+            row = {"peak_mb": 0.0, "of_it_not_of_files_mb": 0.0, "main_process_mb": 0.0}
             while process.poll() is None:
                 found = [resident(number) for number in [process.pid, *children(process.pid)]]
-                peak, alone = max(peak, sum(found)), max(alone, found[0])
+                now = (sum(whole for whole, _ in found), sum(own for _, own in found), found[0][0])
+                row = {name: max(most, value) for (name, most), value in zip(row.items(), now, strict=True)}
                 time.sleep(0.05)
             assert process.returncode == 0
-            row = {"peak_mb": peak, "main_process_mb": alone, "seconds": time.monotonic() - start}
+            row["seconds"] = time.monotonic() - start
         results[f"{size:g} MB"] = row
-        print(f"{size:6g} MB of text: at most {peak:.0f} MB resident ({alone:.0f} MB in the main process)", flush=True)
+        told = ", ".join(f"{name.removesuffix('_mb').replace('_', ' ')} {row[name]:.0f} MB" for name in list(row)[:3])
+        print(f"{size:6g} MB of text: {told}", flush=True)
     (_, small), (_, large) = results.items()
     slope = (large["peak_mb"] - small["peak_mb"]) / (args.memory * 0.75)
     results["mb_per_mb_of_text"] = slope
@@ -227,22 +231,25 @@ def memory(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def write_text(path: Path, size: int) -> None:
-    """Distinct documents of real text, as much as is asked for."""
+def write_text(path: Path, size: int, one_line: bool) -> None:
+    """Distinct documents of real text, as much as is asked for; or one of them, without an end of a line."""
+    if one_line:
+        content = " ".join(itertools.chain.from_iterable(text.split() for text in up_to(size)))
+        path.write_text(json.dumps({"text": content}) + "\n", encoding="utf8")
+        return
     with path.open("w", encoding="utf8") as file:
-        for number, text in enumerate(texts()):
-            line = json.dumps({"text": f"# {number}\n{text}"})
-            file.write(line + "\n")
-            size -= len(text.encode("utf8"))
-            if size <= 0:
-                return
+        for number, text in enumerate(up_to(size)):
+            file.write(json.dumps({"text": f"# {number}\n{text}"}) + "\n")
 
 
-def texts() -> Iterator[str]:
-    """Python's sources, again and again."""
+def up_to(size: int) -> Iterator[str]:
+    """Python's sources, again and again, until there are so many bytes."""
     while True:
         for _, content in read_builtin():
             yield content.decode("utf8", errors="ignore")
+            size -= len(content)
+            if size <= 0:
+                return
 
 
 def prepare_and_read(folder: Path, workers: int) -> None:
@@ -260,15 +267,14 @@ def batches(sequences: Any) -> range:
     return range(0, len(sequences), 256)
 
 
-def resident(number: int) -> float:
-    """Resident MB of a process."""
+def resident(number: int) -> tuple[float, float]:
+    """Resident MB of a process, and how many of them are not of files."""
     try:
-        for line in Path(f"/proc/{number}/status").read_text().splitlines():
-            if line.startswith("VmRSS"):
-                return int(line.split()[1]) / 1e3
+        lines = Path(f"/proc/{number}/status").read_text().splitlines()
     except OSError:
-        return 0.0
-    return 0.0
+        return 0.0, 0.0
+    told = {line.partition(":")[0]: line.split()[1] for line in lines if line.startswith(("VmRSS", "RssAnon"))}
+    return int(told.get("VmRSS", 0)) / 1e3, int(told.get("RssAnon", 0)) / 1e3
 
 
 def children(number: int) -> list[int]:
@@ -293,6 +299,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--bytes", type=int, default=8_000_000, help="of text")
     parser.add_argument("--memory", type=float, help="MB of text whose preparation's memory is measured")
+    parser.add_argument("--one-line", action="store_true", help="a document of a single line, for --memory")
     parser.add_argument("--workers", type=int, default=2, help="processes that tokenize, for --memory")
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/data.json or data-memory.json")

@@ -218,14 +218,14 @@ def test_a_folder_of_everything_that_goes_wrong_keeps_the_rest(tmp_path, capsys)
 
 @pytest.mark.parametrize("kind", ["words", "one word", "spaces"])
 def test_a_document_of_one_very_long_line_is_tokenized_whole(tmp_path, kind):
-    """5 MB here; benchmarks/data.py --line measures 100 MB."""
+    """5 MB of words, 2.5 MB without a place to cut, which is one word for a trainer."""
     word = {"words": "lower and lowest, ", "one word": "lowernewest", "spaces": "   \u3000"}[kind]
     size = 5_000_000 if kind == "words" else 2_500_000
     document = "It begins" + word * (size // len(word.encode())) + "and ends."
     with (tmp_path / "a.jsonl").open("w") as file:
         file.write(json.dumps({"text": document}) + "\n")
         file.writelines(json.dumps({"text": f"Short {i}."}) + "\n" for i in range(40))
-    made = prepare(DataConfig(source=str(tmp_path / "a.jsonl"), tokenizer=300), tmp_path / "cache").stores["data"]
+    made = prepare(DataConfig(source=str(tmp_path / "a.jsonl"), tokenizer=265), tmp_path / "cache").stores["data"]
     text = made.tokenizer.decode(made.train)
     assert text.startswith(document[: -round(len(document) * 0.02)] + made.tokenizer.eos_token)
     assert text.count("Short") == 40

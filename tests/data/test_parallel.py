@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from raptr.config import DataConfig
-from raptr.data import encoding, parts, pieces, prepare, train_tokenizer
+from raptr.data import chunks, encoding, parts, pieces, prepare, train_tokenizer
 from raptr.data.encoding import Recipe, Texts, encoded, processes
 from raptr.data.tokenizer import encoder
 from raptr.errors import RaptrError
@@ -45,7 +45,7 @@ def many(tmp_path, write_jsonl):
 @pytest.fixture
 def small(monkeypatch):
     """Parts, and what is worth a process, of a few kilobytes."""
-    monkeypatch.setattr(pieces, "CHUNK", 3_000)
+    monkeypatch.setattr(chunks, "CHUNK", 3_000)
     monkeypatch.setattr(encoding, "EACH", 10_000)
 
 
@@ -69,8 +69,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from raptr.config import DataConfig
-from raptr.data import encoding, pieces, prepare
-pieces.CHUNK, encoding.EACH = 3_000, 10_000
+from raptr.data import chunks, encoding, prepare
+chunks.CHUNK, encoding.EACH = 3_000, 10_000
 prepare(DataConfig(source=sys.argv[1], tokenizer=300), Path(sys.argv[2]), 2)
 """
 
@@ -102,7 +102,7 @@ def finished(folder):
     folder.mkdir(exist_ok=True)
     with parts.opened(folder, 2) as writing:
         for number, split in enumerate(("train", "validation", "train")):
-            chunk = pieces.Chunk([f"text {number}"], [True], split)
+            chunk = chunks.Chunk([f"text {number}"], [True], split)
             tokens = np.arange(5, dtype=np.uint16) + number
             part = parts.measured(chunk)
             writing.add(parts.Part(part.split, part.texts, 5, part.bytes), tokens)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from raptr.data.pieces import Chunk
+from raptr.data.chunks import Chunk
 from raptr.data.sources import SPLITS, Split
 
 _JOURNAL = "parts.jsonl"

@@ -1,4 +1,4 @@
-"""Documents -> texts that are encoded together: enough to be worth a call, never so long that memory fills.
+"""Documents -> texts that are never so long that memory fills, nor a word in them so long that time does.
 
 A document of up to a million characters is one text. A longer one (a book, a line without an end) is cut into several
 where a tokenizer cuts anyway: after a line's end, else before a space, in both cases between characters that are no
@@ -7,42 +7,15 @@ give the same tokens as for the whole; other kinds may give others for the word 
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-
-from raptr.data.encoding import Texts
-from raptr.data.sources import SPLITS, Split
+from collections.abc import Iterator
 
 PIECE = 1_000_000
 """The longest text, in characters. The tokens that are stored depend on it."""
 
-CHUNK = 1_000_000
-"""Characters that are encoded together; tokens do not depend on it."""
-
+_ENDLESS = re.compile(r"\S{1000}(?=\S)|\s{1000}(?=\s)")
+_SPACES = re.compile(r"\s{1001}")
 _LINE = re.compile(r"(?<=\S)\n(?=\S)")
 _WORD = re.compile(r"(?<=\S)(?= \S)")
-
-
-@dataclass(frozen=True)
-class Chunk(Texts):
-    """Texts of one split."""
-
-    split: Split
-
-
-def chunks(documents: Iterable[tuple[Split, str]]) -> Iterator[Chunk]:
-    """Documents of one split together; their order is kept within it."""
-    waiting = {split: Chunk([], [], split) for split in SPLITS}
-    sizes: dict[Split, int] = dict.fromkeys(SPLITS, 0)
-    for split, document in documents:
-        for text, ends in pieces(document):
-            waiting[split].texts.append(text)
-            waiting[split].ends.append(ends)
-            sizes[split] += len(text) + 1
-            if sizes[split] >= CHUNK:
-                yield waiting[split]
-                waiting[split], sizes[split] = Chunk([], [], split), 0
-    yield from (chunk for chunk in waiting.values() if chunk.texts)
 
 
 def pieces(document: str) -> Iterator[tuple[str, bool]]:
@@ -67,3 +40,21 @@ def _cut(document: str, first: int, last: int) -> int:
         if found:
             return found[-1]
     return last
+
+
+def in_words(text: str) -> Iterator[str]:
+    """A text, cut in words (or white space) of more than 1000 characters after every 1000 of them.
+
+    The time that a trainer takes for a word grows with the square of its length, and without a space a document is
+    one word.
+
+    Example:
+        >>> [len(part) for part in in_words("x" * 1500 + " y")]
+        [1000, 502]
+    """
+    start = 0
+    if max(map(len, text.split()), default=0) > 1000 or _SPACES.search(text):
+        for match in _ENDLESS.finditer(text):
+            yield text[start : match.end()]
+            start = match.end()
+    yield text[start:]

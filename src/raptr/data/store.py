@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from raptr.data.chunks import Chunk, chunks
 from raptr.data.encoding import Recipe, encoded, processes
 from raptr.data.folders import write_resumable
 from raptr.data.parts import Part, Parts, bin_path, close, measured, opened
-from raptr.data.pieces import Chunk, chunks
 from raptr.data.progress import progress
 from raptr.data.sources import SPLITS, Source, Split
 from raptr.data.tokenizer import TokenizerSpec, encoder, load_tokenizer, separator, vocabulary

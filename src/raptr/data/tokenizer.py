@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raptr.data.pieces import in_words, pieces
 from raptr.data.progress import progress
 from raptr.data.vocabularies import EXPECTED, load_vocabulary
 from raptr.errors import RaptrError
@@ -254,10 +255,11 @@ _OURS: dict[str, str] = {}
 
 
 def sample(documents: Iterable[str], limit: int, advance: Callable[[int], None] = lambda size: None) -> Iterator[str]:
-    """The first ``limit`` bytes of the documents."""
+    """The first ``limit`` bytes of the documents, as texts that a trainer has memory and time for."""
     for document in documents:
         content = document.encode("utf8")[:limit]
-        yield content.decode("utf8", errors="ignore")
+        for piece, _ in pieces(content.decode("utf8", errors="ignore")):
+            yield from in_words(piece)
         advance(len(content))
         limit -= len(content)
         if not limit:
