@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from raptr.config import DataConfig, RunConfig, dump, load, parse, presets
+from raptr.config.shelf import preset_entry
 from raptr.errors import RaptrError
 from raptr.plan import METHODS, Full, ModelShape, RaPTr, Schedule
 
@@ -49,10 +50,10 @@ def _build(config: RunConfig) -> list[Any]:
 def test_presets_load_and_their_methods_fit_their_model(name: str) -> None:
     config = load(name)
     assert config.name == name
-    layers = config.model.config["num_hidden_layers"]
+    layers = preset_entry(name).layers
     for label in {config.method, *config.methods, "full"}:
         plan = config.build_method(label).plan(ModelShape.of(layers=layers), config.training["max_steps"])
-        assert plan.stages[-1].sizes == (layers,)
+        assert plan.stages[-1].sizes == layers
 
 
 def test_the_demo_is_what_it_says() -> None:
@@ -247,7 +248,7 @@ WRONG = [
     ("data: {tokenizer: 2.5}", "data.tokenizer", "2.5"),
     ("data: {tokenizer: -5}", "data.tokenizer", "-5"),
     ("data: {source: 5}", "data.source", "5"),
-    ("objective: {name: denoising}", "objective", "'denoising'"),
+    ("objective: {name: permuted}", "objective", "'permuted'"),
     ("objective: {name: masked, rate: 0}", "objective.rate", "0"),
     ("objective: {name: causal, rate: 0.2}", "objective.rate", "not known"),
     ("objective: {rate: 0.2}", "objective.", "name"),
@@ -428,6 +429,7 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_CPU, (6, 6))
 resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 from raptr.config import dump, load
+from raptr.config.shelf import preset_entry
 from raptr.errors import RaptrError
 try:
     dump(load(sys.argv[1]))

@@ -18,7 +18,7 @@ from raptr.train.inspect import inspect_name
 from raptr.train.task import plan_run
 
 EXPECTED = ["bert-base", "bert-base-preln", "bert-large", "demo", "llama-150m", "llama-1b", "modernbert-base"]
-EXPECTED += ["tiny-bert", "tiny-llama"]
+EXPECTED += ["tiny-bert", "tiny-llama", "tiny-ul2", "tiny-ul2-decoder", "ul2-1.6b", "ul2-base"]
 
 
 def bert(vocabulary: int, hidden: int, layers: int, inner: int, positions: int, kinds: int, *, last_norm: bool) -> int:
@@ -36,17 +36,29 @@ def llama(vocabulary: int, hidden: int, layers: int, inner: int, key_values: int
     return vocabulary * hidden * (1 if tied else 2) + layers * layer + hidden
 
 
+def t5(vocabulary: int, hidden: int, layers: int, inner: int, heads: int, key_value: int) -> int:
+    """Parameters of a T5 with gated layers, as many in the encoder as in the decoder, and a tied head."""
+    attention, mlp = 4 * hidden * heads * key_value, 3 * hidden * inner
+    encoder, decoder = attention + mlp + 2 * hidden, 2 * attention + mlp + 3 * hidden
+    biases = 2 * 32 * heads  # 32 buckets of distances, in the first layer of each stack
+    return vocabulary * hidden + layers * (encoder + decoder) + biases + 2 * hidden
+
+
 # Typed from their sources: the counts that the libraries' model pages give to the published weights.
 PUBLISHED = {
     "bert-base": 109_514_298,  # bert-base-uncased as BertForMaskedLM; the paper says 110M
     "bert-large": 335_174_458,  # bert-large-uncased as BertForMaskedLM; the paper says 340M
     "modernbert-base": 149_655_232,  # ModernBertForMaskedLM; the paper says 149M, without the head
     "llama-1b": 1_100_048_384,  # TinyLlama-1.1B; its paper says 1.1B
+    "ul2-base": 247_577_856 - 32128 * 768,  # t5-v1_1-base, less its own head, which transformers 5 does not build
 }
-IN_THE_PAPER = {"bert-base": 110e6, "bert-large": 340e6, "modernbert-base": 149e6, "llama-1b": 1.1e9}
+IN_THE_PAPER = {"bert-base": 110e6, "bert-large": 340e6, "modernbert-base": 149e6, "llama-1b": 1.1e9, "ul2-1.6b": 1.6e9}
 COMPUTED = {  # ours: no such model is published
     "bert-base-preln": bert(30522, 768, 12, 3072, 514, 1, last_norm=True),
     "llama-150m": llama(32000, 896, 12, 2560, 896, tied=True),
+    "ul2-1.6b": llama(32128, 2048, 24, 7168, 2048, tied=False),
+    "tiny-ul2": t5(1024 + 16 + 3, 48, 4, 128, 3, 16),
+    "tiny-ul2-decoder": llama(1024 + 16 + 3, 48, 6, 128, 48, tied=True),
     "tiny-bert": bert(1024, 48, 6, 192, 128, 2, last_norm=False),
     "tiny-llama": llama(1024, 48, 6, 128, 48, tied=True),
     "demo": llama(1024, 32, 12, 88, 32, tied=True),
@@ -76,6 +88,7 @@ def test_the_formulas_give_what_is_published() -> None:
     assert bert(30522, 768, 12, 3072, 512, 2, last_norm=False) == PUBLISHED["bert-base"]
     assert bert(30522, 1024, 24, 4096, 512, 2, last_norm=False) == PUBLISHED["bert-large"]
     assert llama(32000, 2048, 22, 5632, 4 * 64, tied=False) == PUBLISHED["llama-1b"]
+    assert t5(32128, 768, 12, 2048, 12, 64) == PUBLISHED["ul2-base"]
     layers = 22 * (768 * 3 * 768 + 768**2 + 768 * 2 * 1152 + 1152 * 768 + 2 * 768) - 768  # the first has no norm before
     head = 768**2 + 768 + 50368
     assert 50368 * 768 + 768 + layers + 768 + head == PUBLISHED["modernbert-base"]
@@ -88,10 +101,14 @@ def test_a_preset_is_inspected_and_planned(name: str, inspected: dict[str, Inspe
     assert tuple(stack.layers for stack in found.stacks) == preset_entry(name).layers
     assert found.costs is not None
     _, plan, costs = plan_run(config)
-    assert costs.total == pytest.approx(found.costs.total * batch_of(build_arguments(config, Path("unused"))))
+    batch = batch_of(build_arguments(config, Path("unused")))
+    if config.objective.name != "denoising":  # whose lengths are those of each denoiser
+        assert costs.all_layers == pytest.approx(found.costs.all_layers * batch)
+    if config.objective.name == "causal":  # otherwise, the head runs on what is predicted
+        assert costs.total == pytest.approx(found.costs.total * batch)
     saved = sum(stage.layers for stage in plan_cost(plan, costs)) / (plan.stages[-1].stop * costs.all_layers)
     shares = [sizes[0] / found.stacks[0].layers for sizes in (stage.sizes for stage in plan.stages)]
-    weights = [1, 2, 3, 4] if "proportional" in preset_entry(name).method else [1, 1, 1, 1]
+    weights = range(1, 1 + len(shares)) if "proportional" in preset_entry(name).method else [1] * len(shares)
     mean = sum(weight * share for weight, share in zip(weights, shares, strict=True)) / sum(weights)
     assert saved == pytest.approx(mean, rel=1e-3)
 

@@ -182,13 +182,25 @@ def inspect(
 
 
 @app.command()
-def data(arguments: Arguments = None, cache: Cache = None, strict: Strict = False) -> None:
-    """Prepare a config's data (text to tokens on disk) and describe it."""
+def data(
+    arguments: Arguments = None,
+    cache: Cache = None,
+    strict: Strict = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that tokenize. Default: one for each core.", show_default=False),
+    ] = None,
+) -> None:
+    """Prepare a config's data (text to tokens on disk) and describe it.
+
+    The same command goes on where it was interrupted, and ends with the same tokens.
+    """
     from raptr import terminal
     from raptr.train.task import prepare_data
 
     config = _load(arguments, strict=strict)
-    store = prepare_data(config, _cache(cache))
+    with _interruptible("the same command goes on where it was"):
+        store = prepare_data(config, _cache(cache), workers)
     terminal.show_facts(_console(), store.facts(config.data.sequence_length))
 
 

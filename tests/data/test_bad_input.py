@@ -188,3 +188,44 @@ def test_the_description_says_what_was_skipped(corpus, tmp_path):
     (tmp_path / "only.jsonl").write_text("[1]\n")
     with pytest.raises(RaptrError, match="no train text"):
         opened(tmp_path / "only.jsonl")
+
+
+def test_a_folder_of_everything_that_goes_wrong_keeps_the_rest(tmp_path, capsys):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    (shards / "a.jsonl").write_bytes(lines(400))
+    (shards / "b.jsonl").write_bytes(b"")
+    (shards / "c.jsonl").write_bytes(b'{"text": "caf\xe9"}\n' + lines(500, 400))
+    packed = lzma.compress(lines(5500, 500))
+    (shards / "d.jsonl.xz").write_bytes(packed[: len(packed) // 2])
+    (shards / "e.txt").write_bytes(b"\xff\xfe\x00")
+    (shards / "f.jsonl.xz").write_bytes(lzma.compress(b""))  # a whole file of no records
+    (shards / "g.jsonl").write_bytes(b"\n \n\n")
+    table(shards / "h.parquet", [])
+    (shards / "z.jsonl").write_bytes(b'{"text": "the last line"}\n')
+    made = prepare(DataConfig(source=str(shards), tokenizer=300, validation_share=0.1), tmp_path / "cache")
+    store = made.stores["data"]
+    assert store.description["skipped"] == {"empty file": 1, "not UTF-8": 2, "broken file": 1}
+    said = " ".join(capsys.readouterr().err.split())
+    for name in ("b.jsonl", "c.jsonl, line 1", "d.jsonl.xz", "e.txt"):
+        assert name in said
+    found = "".join(store.tokenizer.decode(tokens) for tokens in (store.train, store.validation))
+    for text in ("line 0 ", "line 399 ", "line 400 ", "line 499 ", "line 1000 ", "the last line"):
+        assert text in found
+    with pytest.raises(RaptrError, match=r"b\.jsonl: the file is empty"):
+        prepare(DataConfig(source=str(shards), tokenizer=300, strict=True), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", ["words", "one word", "spaces"])
+def test_a_document_of_one_very_long_line_is_tokenized_whole(tmp_path, kind):
+    """5 MB of words, 2.5 MB without a place to cut, which is one word for a trainer."""
+    word = {"words": "lower and lowest, ", "one word": "lowernewest", "spaces": "   \u3000"}[kind]
+    size = 5_000_000 if kind == "words" else 2_500_000
+    document = "It begins" + word * (size // len(word.encode())) + "and ends."
+    with (tmp_path / "a.jsonl").open("w") as file:
+        file.write(json.dumps({"text": document}) + "\n")
+        file.writelines(json.dumps({"text": f"Short {i}."}) + "\n" for i in range(40))
+    made = prepare(DataConfig(source=str(tmp_path / "a.jsonl"), tokenizer=265), tmp_path / "cache").stores["data"]
+    text = made.tokenizer.decode(made.train)
+    assert text.startswith(document[: -round(len(document) * 0.02)] + made.tokenizer.eos_token)
+    assert text.count("Short") == 40

@@ -88,14 +88,14 @@ def test_other_weights_do_not_tokenize_again(two, given, cache, monkeypatch):
 
 def test_a_tokenizer_is_trained_on_the_mixture_in_its_shares(two, cache, monkeypatch):
     samples = []
-    train = corpora.train_tokenizer
+    train = corpora.train_kind
 
-    def watched(texts, size, *, sample_bytes):
+    def watched(kind, texts, size, *, sample_bytes, **options):
         texts = list(texts)
         samples.append((sum("ebra" in text or "zzz" in text for text in texts), texts, sample_bytes))
-        return train(texts, size, sample_bytes=sample_bytes)
+        return train(kind, texts, size, sample_bytes=sample_bytes, **options)
 
-    monkeypatch.setattr(corpora, "train_tokenizer", watched)
+    monkeypatch.setattr(corpora, "train_kind", watched)
     monkeypatch.setattr(corpora, "SAMPLE_BYTES", 10_000)
     for mixture, share in (("words:4,zebras:1", 0.2), ("words:1,zebras:9", 0.9)):
         made = prepare(DataConfig(sources=two, mixture=mixture, tokenizer=300), cache)
@@ -104,7 +104,7 @@ def test_a_tokenizer_is_trained_on_the_mixture_in_its_shares(two, cache, monkeyp
         assert size == sum(len(text.encode()) for text in texts) == 10_000
         assert zebras == pytest.approx(10_000 * share, abs=100)
     assert len(samples) == 2  # once for both stores
-    monkeypatch.setattr(corpora, "train_tokenizer", lambda *_, **__: pytest.fail("it was trained again"))
+    monkeypatch.setattr(corpora, "train_kind", lambda *_, **__: pytest.fail("it was trained again"))
     again = prepare(DataConfig(sources=two, mixture="words:1,zebras:9", tokenizer=300), cache)
     assert again.description == made.description
 

@@ -10,8 +10,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from raptr.config import DataConfig, SourceConfig
+from raptr.data import chunks, open_source, store
 from raptr.data import corpus as corpora
-from raptr.data import open_source, store
 from raptr.errors import RaptrError
 
 
@@ -87,22 +87,36 @@ def test_other_text_tokenizer_or_format_is_another_store(corpus, cache, tmp_path
     assert len(set(paths)) == len(paths) == len(list(cache.iterdir()))
 
 
-def test_an_interrupted_run_leaves_nothing(corpus, cache, monkeypatch):
-    original = store.encoder
+def test_an_interrupted_run_goes_on_with_what_is_finished(corpus, cache, tmp_path, monkeypatch):
+    whole = prepare(source=corpus, tokenizer=400, cache=tmp_path / "other")
+    monkeypatch.setattr(chunks, "CHUNK", 5_000)
+    original, calls = store.encoder, []
 
     def interrupted(tokenizer):
         def encode(texts):
-            assert len(list(cache.glob(".*/train.bin"))) == 1  # it is being written, under another name
-            raise KeyboardInterrupt
+            calls.append(texts)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return original(tokenizer)(texts)
 
         return encode
 
     monkeypatch.setattr(store, "encoder", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(source=corpus, tokenizer=400, cache=cache)
-    assert list(cache.iterdir()) == []
-    monkeypatch.setattr(store, "encoder", original)
-    assert len(prepare(source=corpus, tokenizer=400, cache=cache).train) > 1000
+    assert [path.name for path in cache.iterdir()] == [f".partial-{whole.path.name}"]
+    monkeypatch.setattr(corpora, "train_kind", lambda *_, **__: pytest.fail("the tokenizer was trained again"))
+    made = prepare(source=corpus, tokenizer=400, cache=cache)
+    assert calls[4] == calls[3], "it goes on with the part at which it was interrupted"
+    assert made.made.found > 0
+    assert made.made.found + made.made.bytes == sum(made.description["bytes"].values())
+    assert contents(made.path) == contents(whole.path)
+    assert list(cache.iterdir()) == [made.path]
+
+
+def contents(folder):
+    """All files of a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_killed_run_is_not_taken_for_a_finished_one(corpus, cache):
@@ -132,10 +146,10 @@ def test_the_faster_of_two_processes_wins(corpus, cache, monkeypatch):
 
 def test_chunks_do_not_change_the_tokens(corpus, cache, tmp_path, monkeypatch):
     whole = prepare(source=corpus, tokenizer=400, cache=cache)
-    monkeypatch.setattr(store, "_CHUNK", 500)
-    pieces = prepare(source=corpus, tokenizer=400, cache=tmp_path / "other")
-    assert (whole.train == pieces.train).all()
-    assert (whole.validation == pieces.validation).all()
+    monkeypatch.setattr(chunks, "CHUNK", 500)
+    cut = prepare(source=corpus, tokenizer=400, cache=tmp_path / "other")
+    assert (whole.train == cut.train).all()
+    assert (whole.validation == cut.validation).all()
 
 
 def test_a_large_vocabulary_needs_32_bits(corpus, cache, tmp_path):

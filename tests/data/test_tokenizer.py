@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from raptr.data import load_tokenizer, parallel_tokenizers, train_tokenizer, vocabulary
-from raptr.data.tokenizer import encoder, separator
+from raptr.data.tokenizer import encoder, sample, separator
 from raptr.errors import RaptrError
 
 TEXT = ["def low(lower):\n    return lowest + new\n", "the newest and the widest, the lowest of the low"] * 40
@@ -109,12 +109,12 @@ def test_tokenizers_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
     with pytest.raises(RaptrError, match="neither an end-of-sequence token nor a separator"):
         load_tokenizer(str(tmp_path / "tokenizer.json"))
     (tmp_path / "broken.json").write_text("{")
-    (tmp_path / "vocab.txt").write_text("a")
+    (tmp_path / "vocab.bin").write_text("a")
     (tmp_path / "empty").mkdir()
     for name, message in [
         ("missing", "no such file or folder"),
         ("broken.json", "cannot be loaded"),
-        ("vocab.txt", "not a tokenizer.json"),
+        ("vocab.bin", "not a tokenizer.json"),
         ("empty", "cannot be loaded"),
     ]:
         with pytest.raises(RaptrError, match=message):
@@ -150,3 +150,14 @@ def test_the_users_choice_of_threads_is_kept(monkeypatch):
         with parallel_tokenizers():
             assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
         assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
+
+
+def test_a_word_without_an_end_comes_in_parts_and_other_text_as_it_is():
+    ordinary = "words " * 500 + "w" * 1000 + " " * 999 + "\n"
+    assert list(sample([ordinary], 10_000)) == [ordinary]
+    for endless in ("x" * 2500, " " * 2500, "a " + "x" * 2498):
+        parts = list(sample([endless], 10_000))
+        assert "".join(parts) == endless
+        assert max(map(len, parts)) <= 1002
+        assert len(parts) == 3
+    assert list(sample(["x" * 1500, "y"], 1200)) == ["x" * 1000, "x" * 200]

@@ -1,6 +1,6 @@
 """One process of a small training: run by test_distributed.py, alone or as one of two ranks.
 
-Usage: python distributed_worker.py MODE OUT, MODE one of single, ddp, fsdp2; rank 0 writes OUT as JSON.
+Usage: python -m model.distributed_worker MODE OUT, MODE one of single, ddp, fsdp2; rank 0 writes OUT as JSON.
 """
 
 import json
@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from ranks import begin, leave, wrapped
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from model.ranks import begin, leave, wrapped
 from raptr import RaPTr, attach
 
 STEPS = 9

@@ -1,7 +1,7 @@
 """One process of a small training in which layers run in part: run by test_distributed_parts.py, alone or as a rank.
 
-Usage: python parts_worker.py MODE WHAT OUT; MODE one of single, ddp, fsdp2, WHAT one of micro, sequences, growth; rank
-0 writes OUT as JSON. Alone, one process does what both ranks do, one after the other.
+Usage: python -m model.parts_worker MODE WHAT OUT; MODE one of single, ddp, fsdp2, WHAT one of micro, sequences, growth;
+rank 0 writes OUT as JSON. Alone, one process does what both ranks do, one after the other.
 """
 
 import json
@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from ranks import begin, leave, wrapped
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from model.ranks import begin, leave, wrapped
 from raptr import Subnetwork, attach
 from raptr.model import part as part_room
 from raptr.plan import Copy

@@ -6,9 +6,10 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
+
+from raptr.model import find_stacks
 
 
 def begin(mode: str) -> tuple[int, int]:
@@ -22,15 +23,15 @@ def begin(mode: str) -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
-def wrapped(model: Any, mode: str, *, reshard: bool = True) -> nn.Module:
-    """A Llama, attached, as its mode wraps it: not at all, by DDP, or sharded in place layer by layer."""
+def wrapped(model: Any, mode: str, *, reshard: bool = True) -> Any:
+    """An attached model as its mode wraps it: not at all, by DDP, or sharded in place layer by layer."""
     if mode == "ddp":
         return DistributedDataParallel(model, find_unused_parameters=True)
     if mode == "fsdp2":
-        for block in model.model.layers:
+        for block in find_stacks(model)[0].blocks:
             fully_shard(block, reshard_after_forward=reshard)
-            assert isinstance(block, FSDPModule)
         fully_shard(model)
+        assert isinstance(model, FSDPModule)
     return model
 
 

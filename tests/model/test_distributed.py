@@ -19,10 +19,12 @@ def launch(mode: str, out: Path, worker: Path = WORKER, *more: str) -> dict[str,
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     ranks = range(1 if mode == "single" else 2)
-    common = {**os.environ, "WORLD_SIZE": str(len(ranks)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    found = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    common = {**os.environ, "PYTHONPATH": found, "WORLD_SIZE": str(len(ranks))}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(worker), mode, *more, str(out)],
+            [sys.executable, "-m", f"model.{worker.stem}", mode, *more, str(out)],
             env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

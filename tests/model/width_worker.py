@@ -1,6 +1,6 @@
 """One process of a small training with narrow layers: run by test_width_distributed.py, alone or as one of two ranks.
 
-Usage: python width_worker.py MODE INACTIVE OUT, MODE one of single, ddp, fsdp2; rank 0 writes OUT as JSON.
+Usage: python -m model.width_worker MODE INACTIVE OUT, MODE one of single, ddp, fsdp2; rank 0 writes OUT as JSON.
 """
 
 import json
@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from ranks import begin, leave, wrapped
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from model.ranks import begin, leave, wrapped
 from raptr import attach
 from raptr.plan.methods import WidthRaPTr
 

@@ -53,6 +53,11 @@ def read_clock(task: Task, folder: Path, console: Console) -> Clock:
     Raises:
         RaptrError: the times do not rise with the layers that run, so nothing can be predicted from them.
     """
+    if task.denoised is not None and task.denoised.alike:
+        raise RaptrError(
+            "the steps of an encoder-decoder that is trained on several denoisers differ in length by more than by the "
+            "layers that run, so a budget in seconds cannot be planned from a few; use --budget flops."
+        )
     path = folder / FILE
     if not path.exists():
         with console.status("timing training steps ..."):

@@ -6,6 +6,7 @@ parts that they own (``model.config``, ``training``) are checked where they are 
 """
 
 from raptr.config.data import DataConfig, SourceConfig
+from raptr.config.denoising import DenoisingConfig
 from raptr.config.load import dump, load, parse, presets, with_settings
 from raptr.config.methods import SETTINGS, SMALLER, MethodSettings, SmallerSettings
 from raptr.config.schema import RunConfig
@@ -14,6 +15,7 @@ __all__ = [
     "SETTINGS",
     "SMALLER",
     "DataConfig",
+    "DenoisingConfig",
     "MethodSettings",
     "RunConfig",
     "SmallerSettings",

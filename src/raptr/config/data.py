@@ -1,7 +1,7 @@
 """The section ``data``: where the text comes from and how it becomes sequences."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
@@ -111,6 +111,9 @@ class DataConfig(_Section):
     ``text_field``, ``max_bytes`` and ``validation_share`` then are what a source has that does not say
     otherwise. ``mixture`` gives the share of each in the training sequences, "wiki:0.7,books:0.3"; without
     it they are mixed by size, so that every sequence is seen once an epoch.
+
+    ``tokenizer`` is an existing one (a folder, a file, a name on the Hugging Face Hub), or how many entries one has
+    that is trained on the text: of ``tokenizer_kind``, and of text in lower case with ``tokenizer_lowercase``.
     """
 
     source: str | None = None
@@ -121,6 +124,8 @@ class DataConfig(_Section):
     max_bytes: Count | None = None
     validation_share: Share = 0.02
     tokenizer: Annotated[int, Field(gt=0)] | str = 4096
+    tokenizer_kind: Literal["bpe", "wordpiece", "unigram"] = "bpe"
+    tokenizer_lowercase: bool = False
     sequence_length: int = Field(default=256, ge=2)
     strict: bool = False
 
@@ -149,6 +154,13 @@ class DataConfig(_Section):
             raise ValueError("give source (one path) or sources (by name), not both; data.source=null removes it")
         if self.sources and self.validation is not None:
             raise ValueError("validation belongs to the short form; give each of the sources its own")
+        if isinstance(self.tokenizer, str) and (self.tokenizer_kind != "bpe" or self.tokenizer_lowercase):
+            raise ValueError(
+                f"tokenizer_kind and tokenizer_lowercase are of a tokenizer that is trained, but tokenizer is "
+                f"{self.tokenizer!r}, one that exists; remove them, or give its number of entries"
+            )
+        if self.tokenizer_lowercase and self.tokenizer_kind == "bpe":
+            raise ValueError("a byte-level BPE keeps a text as it is; tokenizer_lowercase is for wordpiece and unigram")
         self.weights()
         return self
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from raptr.config.data import DataConfig, SourceConfig
+from raptr.config.denoising import DenoiserConfig, DenoisingConfig
 from raptr.config.methods import SETTINGS
 from raptr.config.schema import (
     CausalConfig,
@@ -36,7 +37,7 @@ def explain(problem: Any) -> str:
         return f"{name} is missing."
     if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
         key = problem["ctx"]["discriminator"].strip("'")
-        kinds = {"name": "'causal', 'masked'", "method": ", ".join(map(repr, SETTINGS))}[key]
+        kinds = {"name": "'causal', 'masked', 'denoising'", "method": ", ".join(map(repr, SETTINGS))}[key]
         given = problem["input"].get(key) if isinstance(problem["input"], dict) else problem["input"]
         return f"{name}.{key}: expected one of {kinds}; given: {_SHORT.repr(given)}"
     said = problem["msg"].removeprefix("Value error, ")
@@ -66,6 +67,7 @@ _KINDS: dict[str, type[BaseModel]] = {
     "checkpoints": CheckpointConfig,
     "causal": CausalConfig,
     "masked": MaskedConfig,
+    "denoising": DenoisingConfig,
     **SETTINGS,
 }
 
@@ -76,5 +78,7 @@ def _fields_at(where: Sequence[str | int]) -> list[str]:
         return sorted(RunConfig.model_fields)
     if where[:2] == ("data", "sources"):
         return sorted(SourceConfig.model_fields)
+    if where[0] == "objective" and "denoisers" in where[:-2]:
+        return sorted(DenoiserConfig.model_fields)
     kind = where[_TAGGED[str(where[0])]] if where[0] in _TAGGED else where[0]
     return sorted(_KINDS[str(kind)].model_fields)

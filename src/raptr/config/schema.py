@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from raptr.config.data import DataConfig
+from raptr.config.denoising import DenoisingConfig
 from raptr.config.methods import SETTINGS, AnySettings, MethodSettings
 from raptr.config.section import SECTION, Name
 from raptr.errors import RaptrError
@@ -55,10 +56,11 @@ class CausalConfig(_Section):
 
 
 class MaskedConfig(_Section):
-    """Masked tokens are predicted, as in BERT."""
+    """Masked tokens are predicted, as in BERT; ``whole_words`` masks all tokens of a word or none."""
 
     name: Literal["masked"] = "masked"
     rate: float = Field(default=0.15, gt=0, le=1)
+    whole_words: bool = False
 
 
 def _is_count_or_share(every: int | float) -> int | float:
@@ -100,7 +102,7 @@ class CheckpointConfig(_Section):
         return _interval(self.every, steps)
 
 
-ObjectiveConfig = Annotated[CausalConfig | MaskedConfig, Field(discriminator="name")]
+ObjectiveConfig = Annotated[CausalConfig | MaskedConfig | DenoisingConfig, Field(discriminator="name")]
 
 
 class RunConfig(_Section):

@@ -6,7 +6,7 @@ gives a tokenizer, ``prepare`` does both for every source and stores the tokens,
 makes the batch.
 """
 
-from raptr.data.collate import Collator
+from raptr.data.collate import Collator, WindowCollator
 from raptr.data.corpus import Corpus, prepare
 from raptr.data.mixture import Mixture, mix, order
 from raptr.data.omitted import Omitted
@@ -15,8 +15,11 @@ from raptr.data.sequences import Sequences
 from raptr.data.sources import Counts, Source, open_source
 from raptr.data.store import TokenStore
 from raptr.data.tokenizer import load_tokenizer, parallel_tokenizers, train_tokenizer, vocabulary
+from raptr.data.windows import STRETCH, Turns, WindowData, WindowValidation, turns_of
+from raptr.data.words import continuations
 
 __all__ = [
+    "STRETCH",
     "Collator",
     "Corpus",
     "Counts",
@@ -27,7 +30,12 @@ __all__ = [
     "Source",
     "TokenStore",
     "TrainingData",
+    "Turns",
     "ValidationData",
+    "WindowCollator",
+    "WindowData",
+    "WindowValidation",
+    "continuations",
     "load_tokenizer",
     "mix",
     "open_source",
@@ -35,5 +43,6 @@ __all__ = [
     "parallel_tokenizers",
     "prepare",
     "train_tokenizer",
+    "turns_of",
     "vocabulary",
 ]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raptr.data.samples import Item
-from raptr.objectives import Objective
+from raptr.data.windows import Window
+from raptr.objectives import Denoising, Objective
 
 if TYPE_CHECKING:
     import torch
@@ -39,5 +40,28 @@ class Collator:
             np.stack([item["tokens"] for item in items]),
             epochs=np.array([item["epoch"] for item in items]),
             indices=np.array([item["index"] for item in items]),
+        )
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+@dataclass(frozen=True)
+class WindowCollator:
+    """The same for windows of several kinds (`raptr.data.windows`), which may differ in length.
+
+    Args:
+        objective: ``raptr.objectives.Denoising``.
+    """
+
+    objective: Denoising
+
+    def __call__(self, items: Sequence[Window]) -> "dict[str, torch.Tensor]":
+        """Tensors by name."""
+        import torch
+
+        batch = self.objective(
+            [item["tokens"] for item in items],
+            epochs=np.array([item["epoch"] for item in items]),
+            indices=np.array([item["index"] for item in items]),
+            denoisers=np.array([item["kind"] for item in items]),
         )
         return {name: torch.from_numpy(array) for name, array in batch.items()}

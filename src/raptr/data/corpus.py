@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raptr.config import DataConfig
+from raptr.data.kinds import NAMES, train_kind
 from raptr.data.mixture import Mixture, mix
 from raptr.data.sequences import Sequences
 from raptr.data.sources import SPLITS, Source, open_source
 from raptr.data.store import TokenStore, store_tokens
-from raptr.data.tokenizer import SAMPLE_BYTES, TokenizerSpec, identity, load_tokenizer, train_tokenizer
+from raptr.data.tokenizer import SAMPLE_BYTES, TokenizerSpec, identity, load_tokenizer
 from raptr.errors import RaptrError
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ class Corpus:
             name: "none" if value in ({}, []) else "\n".join(value) if isinstance(value, list) else value
             for name, value in lines.items()
         }
+        for name, store in self.stores.items():
+            if store.made is not None:
+                lines[f"{name}: tokenized now" if of_sources else "tokenized now"] = str(store.made)
         if of_sources:
             lines["shares of training"] = {
                 name: f"{share:.4g}" for name, share in zip(of_sources, training.shares, strict=True)
@@ -113,17 +117,18 @@ class Corpus:
         return found
 
 
-def prepare(data: DataConfig, cache: Path) -> Corpus:
+def prepare(data: DataConfig, cache: Path, workers: int | None = None) -> Corpus:
     """Text -> tokens on disk; at once where the same tokens are there already.
 
     Local text is read and hashed at every call: that it is the same is known, not assumed. What was
     fetched is read from the cache folder.
 
     Args:
-        data: the sources, their mixture, and the tokenizer: the size of the byte-level BPE that is trained on
-            a sample of the train text, each source in its share, or a tokenizer's folder, tokenizer.json, or
+        data: the sources, their mixture, and the tokenizer: the size and kind of the one that is trained on
+            a sample of the train text, each source in its share, or a tokenizer's folder, file, or
             name on the Hugging Face Hub.
         cache: the folder of all stores; made where it is missing.
+        workers: processes that tokenize, by default as many as there are cores; the tokens do not depend on it.
 
     Raises:
         RaptrError: a source or the tokenizer cannot be used, or a stored folder is damaged.
@@ -144,17 +149,21 @@ def prepare(data: DataConfig, cache: Path) -> Corpus:
         given = load_tokenizer(data.tokenizer)
         tokenizer = TokenizerSpec(data.tokenizer, identity(given), lambda: given)
     else:
-        tokenizer = _trained(data.tokenizer, sources, weights)
+        tokenizer = _trained(data, sources, weights)
     return Corpus(
-        stores={name: store_tokens(source, tokenizer, cache) for name, source in sources.items()}, weights=weights
+        stores={name: store_tokens(source, tokenizer, cache, workers) for name, source in sources.items()},
+        weights=weights,
     )
 
 
-def _trained(size: int, sources: Mapping[str, Source], weights: Mapping[str, float] | None) -> TokenizerSpec:
+def _trained(data: DataConfig, sources: Mapping[str, Source], weights: Mapping[str, float] | None) -> TokenizerSpec:
     """A tokenizer that is trained on the beginning of each source, as much as its share says."""
     import tokenizers
 
-    recipe = ["byte-level BPE", str(size), str(SAMPLE_BYTES), tokenizers.__version__]
+    size, kind, lowercase = data.tokenizer, data.tokenizer_kind, data.tokenizer_lowercase
+    assert isinstance(size, int)
+    name = NAMES[kind] + (" in lower case" if lowercase else "")
+    recipe = [name, str(size), str(SAMPLE_BYTES), tokenizers.__version__]
     there = {name: source.counts.bytes["train"] for name, source in sources.items()}
     total = sum(there.values())
     sample = min(SAMPLE_BYTES, total)
@@ -166,10 +175,10 @@ def _trained(size: int, sources: Mapping[str, Source], weights: Mapping[str, flo
     @once
     def make() -> "PreTrainedTokenizerBase":
         texts = itertools.chain.from_iterable(_beginning(sources[name], wanted[name]) for name in sources)
-        return train_tokenizer(texts, size, sample_bytes=sum(wanted.values()))
+        return train_kind(kind, texts, size, lowercase=lowercase, sample_bytes=sum(wanted.values()))
 
     what = "this text" if len(sources) == 1 else "these texts, each in its share"
-    return TokenizerSpec(f"byte-level BPE of {size} entries, trained on {what}", "\n".join(recipe), make)
+    return TokenizerSpec(f"{name} of {size} entries, trained on {what}", "\n".join(recipe), make)
 
 
 def _beginning(source: Source, size: int) -> Iterator[str]:

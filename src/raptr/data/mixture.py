@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raptr.data.sequences import Ints, Sequences
+from raptr.data.shares import quotas_of, spread
 from raptr.plan import draw
 
 BLOCK = 2**16
@@ -63,7 +64,7 @@ class Mixture:
         """The share of each source in the samples, exactly."""
         return tuple(quota / sum(self.quotas) for quota in self.quotas)
 
-    def epochs(self, samples: int) -> tuple[float, ...]:
+    def epochs(self, samples: float) -> tuple[float, ...]:
         """How often so many samples see each source."""
         pairs = zip(self.shares, self.sources, strict=True)
         return tuple(samples * share / len(sequences) for share, sequences in pairs)
@@ -99,12 +100,7 @@ def mix(sources: Mapping[str, Sequences], weights: Mapping[str, float] | None = 
     """
     if weights is None:
         return Mixture(tuple(sources.values()), tuple(map(len, sources.values())))
-    shares = np.array([weights[name] for name in sources])
-    quotas = np.maximum(np.floor(shares * BLOCK).astype(np.int64), shares > 0)
-    missing = BLOCK - int(quotas.sum())  # goes to those that were rounded down most
-    order_of_loss = np.argsort(quotas - shares * BLOCK, kind="stable")
-    quotas[order_of_loss[: max(0, missing)]] += 1
-    return Mixture(tuple(sources.values()), tuple(quotas.tolist()))
+    return Mixture(tuple(sources.values()), quotas_of([weights[name] for name in sources], BLOCK))
 
 
 def order(n: int, seed: int, epoch: int, source: int = 0) -> Ints:
@@ -137,11 +133,4 @@ def _orders(n: int, seed: int, source: int) -> Callable[[int], Ints]:
 @lru_cache(maxsize=2)
 def _block(quotas: tuple[int, ...], seed: int, block: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint32]]:
     """The source of every sample of a block, and how many of that source came before it in the block."""
-    times = [
-        (np.arange(quota) + draw.uniforms(draw.words(seed, draw.MIXTURE, (block, source, 0), quota))) / max(1, quota)
-        for source, quota in enumerate(quotas)
-    ]
-    taken = np.argsort(np.concatenate(times), kind="stable")
-    sources = np.repeat(np.arange(len(quotas), dtype=np.uint16), quotas)
-    ranks = np.concatenate([np.arange(quota, dtype=np.uint32) for quota in quotas])
-    return sources[taken], ranks[taken]
+    return spread(quotas, seed, draw.MIXTURE, block)

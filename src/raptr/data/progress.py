@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 _MOMENT = 0.7  # seconds
 
 
 @contextmanager
 def progress(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar that counts bytes, shown from 0.7 seconds on and on terminals only.
+    """A bar that counts bytes and says how many a second, shown from 0.7 seconds on and on terminals only.
 
     Args:
         title: what is being done.
@@ -26,7 +26,8 @@ def progress(title: str, total: int | None = None) -> Iterator[Callable[[int], N
         ...     advance(3)
     """
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    text, speed = TextColumn("{task.description}"), TransferSpeedColumn()
+    columns = (text, BarColumn(), DownloadColumn(), speed, TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True)
     task = bar.add_task(title, total=total)
     since = time.monotonic()

@@ -65,7 +65,11 @@ class TrainingData:
 
     def __getitems__(self, samples: Sequence[int]) -> list[Item]:
         _check_range(samples, self.samples)
-        return [_item(self.mixture.sources[place.source], place) for place in map(self._place, samples)]
+        places = [self._place(sample) for sample in samples]
+        found: dict[Place, Item] = {}
+        for number in {place.source for place in places}:
+            found |= _items(self.mixture.sources[number], [place for place in places if place.source == number])
+        return [found[place] for place in places]
 
     def _place(self, sample: int) -> Place:
         return self.mixture.locate(sample, self.seed)
@@ -132,7 +136,8 @@ class ValidationData:
         _check_range(samples, len(self))
         step = self._stop - self._start
         places = [Place(self.source, 0, self._start + sample * step // len(self)) for sample in samples]
-        return [_item(self.sequences, place) for place in places]
+        found = _items(self.sequences, places)
+        return [found[place] for place in places]
 
 
 def _check_range(samples: Sequence[int], size: int) -> None:
@@ -141,6 +146,10 @@ def _check_range(samples: Sequence[int], size: int) -> None:
             raise IndexError(f"sample {sample} was asked for; there are 0 to {size - 1}")
 
 
-def _item(sequences: Sequences, place: Place) -> Item:
-    tokens = sequences.rows([place.sequence])[0]
-    return {"tokens": tokens, "epoch": place.epoch, "index": place.source * _SOURCE + place.sequence}
+def _items(sequences: Sequences, places: Sequence[Place]) -> dict[Place, Item]:
+    """The samples at places of one source, read at once."""
+    rows = sequences.rows([place.sequence for place in places])
+    return {
+        place: {"tokens": tokens, "epoch": place.epoch, "index": place.source * _SOURCE + place.sequence}
+        for place, tokens in zip(places, rows, strict=True)
+    }

@@ -50,7 +50,8 @@ class Sequences:
 
     def rows(self, indices: npt.ArrayLike) -> Ints:
         """The sequences of these numbers, int64 of shape (B, length)."""
-        grid = self.tokens[: len(self) * self.length].reshape(len(self), self.length)
+        tokens = np.asarray(self.tokens)  # parts of a memmap are slow to make
+        grid = tokens[: len(self) * self.length].reshape(len(self), self.length)
         return grid[np.asarray(indices, dtype=np.int64)].astype(np.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -4,10 +4,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raptr.data.pieces import in_words, pieces
 from raptr.data.progress import progress
+from raptr.data.vocabularies import EXPECTED, load_vocabulary
 from raptr.errors import RaptrError
 
 if TYPE_CHECKING:
@@ -90,7 +93,7 @@ def train_tokenizer(
         show_progress=False,
     )
     with progress("Training the tokenizer", sample_bytes) as advance, parallel_tokenizers():
-        bpe.train_from_iterator(_sample(documents, sample_bytes, advance), trainer)
+        bpe.train_from_iterator(sample(documents, sample_bytes, advance), trainer)
     if bpe.get_vocab_size() != vocab_size:
         raise RaptrError(
             f"a vocabulary of {vocab_size} entries was asked for, but the text has only enough repetition for "
@@ -107,14 +110,15 @@ def train_tokenizer(
 
 
 def load_tokenizer(spec: str) -> "PreTrainedTokenizerBase":
-    """Load a tokenizer from a folder, a tokenizer.json, or by its name on the Hugging Face Hub.
+    """Load a tokenizer from a folder, a tokenizer.json, a published vocabulary, or by its name on the Hugging Face Hub.
 
     A bare tokenizer.json does not say what its special tokens are for: the usual names are looked for
-    (``</s>``, ``<|endoftext|>``, ``[SEP]``, ``[MASK]``, ``[PAD]`` and the like). Code from the Hub is never
+    (``</s>``, ``<|endoftext|>``, ``[SEP]``, ``[MASK]``, ``[PAD]`` and the like). Of vocabularies, see
+    `raptr.data.vocabularies.load_vocabulary`. Code from the Hub is never
     run.
 
     Args:
-        spec: the path of a folder or of a tokenizer.json, or a name like "bert-base-uncased".
+        spec: the path of a folder, a tokenizer.json or a vocabulary, or a name like "bert-base-uncased".
 
     Returns:
         A Hugging Face tokenizer with an end-of-sequence token or a separator.
@@ -142,15 +146,20 @@ def load_tokenizer(spec: str) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-_EXPECTED = "give the path of a tokenizer's folder or tokenizer.json, or its name on the Hugging Face Hub"
+_EXPECTED = "give the path of a tokenizer's folder, tokenizer.json or vocabulary, or its name on the Hugging Face Hub"
 
 
-def _from_file(path: Path) -> "PreTrainedTokenizerFast":
+def _from_file(path: Path) -> "PreTrainedTokenizerBase":
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
+    published = load_vocabulary(path)
+    if published is not None:
+        return published
     if path.suffix != ".json":
-        raise RaptrError(f"tokenizer {str(path)!r} is a file that is not a tokenizer.json; {_EXPECTED}.")
+        raise RaptrError(
+            f"tokenizer {str(path)!r} is a file that is not a tokenizer.json; {_EXPECTED}. A vocabulary is {EXPECTED}."
+        )
     tokenizer = Tokenizer.from_file(str(path))
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
     found = {role: [name for name in names if name in special] for role, names in _ROLES.items()}
@@ -174,26 +183,34 @@ def vocabulary(tokenizer: "PreTrainedTokenizerBase") -> int:
     return int(max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1))
 
 
-def encoder(tokenizer: "PreTrainedTokenizerBase") -> Callable[[list[str]], list[list[int]]]:
+Encode = Callable[[list[str]], list[list[int]]]
+
+
+def encoder(tokenizer: "PreTrainedTokenizerBase") -> Encode:
     """A function from texts to their tokens: nothing is added, cut, padded, or read as a special token.
 
     A text that says "<|endoftext|>" is encoded as these characters: a document cannot end, or mask,
-    anything by what stands in it.
+    anything by what stands in it. The function can be pickled.
     """
-    if not tokenizer.is_fast:
-        options = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False}
+    return _Fast(_copy(tokenizer).to_str()) if tokenizer.is_fast else partial(_slow, tokenizer)
 
-        def slow(texts: list[str]) -> list[list[int]]:
-            return [tokenizer(text, **options)["input_ids"] for text in texts]
 
-        return slow
+def _slow(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
+    options = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False}
+    return [tokenizer(text, **options)["input_ids"] for text in texts]
 
-    plain = _copy(tokenizer)
 
-    def fast(texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in plain.encode_batch_fast(texts, add_special_tokens=False)]
+class _Fast:
+    """An encoder that another process can make from its rules alone, without transformers."""
 
-    return fast
+    def __init__(self, rules: str) -> None:
+        self._rules, self._plain = rules, _plain(rules)
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Fast, (self._rules,)
 
 
 def identity(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -203,9 +220,13 @@ def identity(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def _copy(tokenizer: "PreTrainedTokenizerBase") -> Any:
+    return _plain(tokenizer.backend_tokenizer.to_str())
+
+
+def _plain(rules: str) -> Any:
     from tokenizers import Tokenizer
 
-    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain = Tokenizer.from_str(rules)
     plain.no_truncation()
     plain.no_padding()
     plain.encode_special_tokens = True
@@ -233,10 +254,12 @@ def parallel_tokenizers() -> Iterator[None]:
 _OURS: dict[str, str] = {}
 
 
-def _sample(documents: Iterable[str], limit: int, advance: Callable[[int], None]) -> Iterator[str]:
+def sample(documents: Iterable[str], limit: int, advance: Callable[[int], None] = lambda size: None) -> Iterator[str]:
+    """The first ``limit`` bytes of the documents, as texts that a trainer has memory and time for."""
     for document in documents:
         content = document.encode("utf8")[:limit]
-        yield content.decode("utf8", errors="ignore")
+        for piece, _ in pieces(content.decode("utf8", errors="ignore")):
+            yield from in_words(piece)
         advance(len(content))
         limit -= len(content)
         if not limit:

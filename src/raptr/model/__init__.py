@@ -6,20 +6,24 @@
 from raptr.model.attach import AttachedModel, attach
 from raptr.model.check import Layers, find_layers
 from raptr.model.flops import CONVENTION, count_flops
+from raptr.model.head import AttachedHead, attach_head, find_head
 from raptr.model.inspect import Inspection, inspect_model
 from raptr.model.possible import check_plan
 from raptr.model.stacks import Blocks, Stack, find_stacks, shape_of
 
 __all__ = [
     "CONVENTION",
+    "AttachedHead",
     "AttachedModel",
     "Blocks",
     "Inspection",
     "Layers",
     "Stack",
     "attach",
+    "attach_head",
     "check_plan",
     "count_flops",
+    "find_head",
     "find_layers",
     "find_stacks",
     "inspect_model",

@@ -10,7 +10,8 @@ attention kernel, anything that is not torch's own) makes that count void.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from raptr.errors import RaptrError
+from raptr.model.head import predicting
 from raptr.model.stacks import Blocks, Stack, find_stacks, path_of
 from raptr.model.twin import CannotRun, Inputs, attempts, first_that_runs, has_decoder_inputs, takes_images
 from raptr.model.width import find_width
@@ -36,6 +38,7 @@ def count_flops(
     blocks: Blocks | None = None,
     inputs: Inputs | None = None,
     target_length: int | None = None,
+    predictions: int | None = None,
 ) -> LayerCosts:
     """Training FLOPs of one sequence, by layer.
 
@@ -47,6 +50,7 @@ def count_flops(
         inputs: the keyword arguments (a dict) or positional ones (a tuple) of one sequence, for a module
             whose inputs cannot be made up.
         target_length: tokens of the decoder of an encoder-decoder; as many as ``length`` if not given.
+        predictions: how many positions of a sequence the vocabulary head runs on (`attach_head`); all if not given.
 
     Returns:
         `LayerCosts` in FLOPs: ``.layers[stack][layer]`` (and of it ``.heads`` and ``.neurons``, which shrink with
@@ -65,16 +69,26 @@ def count_flops(
         >>> count_flops(LlamaForCausalLM(config), length=16).total > 0
         True
     """
-    return flops_of(model, find_stacks(model, blocks), length, inputs=inputs, target_length=target_length)
+    return flops_of(
+        model, find_stacks(model, blocks), length, inputs=inputs, target_length=target_length, predictions=predictions
+    )
 
 
 def flops_of(
-    model: nn.Module, stacks: tuple[Stack, ...], length: int | None, *, inputs: Inputs | None, target_length: int | None
+    model: nn.Module,
+    stacks: tuple[Stack, ...],
+    length: int | None,
+    *,
+    inputs: Inputs | None,
+    target_length: int | None,
+    predictions: int | None = None,
 ) -> LayerCosts:
     """`count_flops` of a model whose stacks are known."""
-    for name, given in (("length", length), ("target_length", target_length)):
+    for name, given in (("length", length), ("target_length", target_length), ("predictions", predictions)):
         if given is not None and given < 1:
             raise RaptrError(f"{name} is {given}; a sequence has at least 1 token.")
+    if predictions is not None and length is not None and predictions > length:
+        raise RaptrError(f"predictions is {predictions}, but the sequence has {length} tokens.")
     if length is None and inputs is None and not takes_images(model):
         raise RaptrError(f"length is missing: say how many tokens a sequence of this {type(model).__name__} has.")
     if target_length is not None and not has_decoder_inputs(model):
@@ -83,7 +97,7 @@ def flops_of(
             "leave it out."
         )
     ways = attempts(model, length=length or 1, target_length=target_length, inputs=inputs)
-    ran = first_that_runs(model, ways, _counted)
+    ran = first_that_runs(model, ways, _counted if predictions is None else partial(_counted, predictions=predictions))
     counts = ran.seen.get_flop_counts()
 
     def training_flops(name: str) -> float:
@@ -124,9 +138,10 @@ def _of_width(stacks: tuple[Stack, ...], flops: Callable[[nn.Module], float]) ->
 
 
 @contextmanager
-def _counted(twin: nn.Module) -> Iterator[FlopCounterMode]:
+def _counted(twin: nn.Module, predictions: int | None = None) -> Iterator[FlopCounterMode]:
     twin.requires_grad_(False)  # the counter follows modules by hooks on gradients, where there are any
-    with torch.no_grad(), _Uncounted() as uncounted, FlopCounterMode(display=False) as counter:
+    head = nullcontext() if predictions is None else predicting(twin, predictions)
+    with head, torch.no_grad(), _Uncounted() as uncounted, FlopCounterMode(display=False) as counter:
         yield counter
     if uncounted.seen:
         raise CannotRun(

@@ -72,7 +72,11 @@ class Inspection:
 
 
 def inspect_model(
-    model: nn.Module, length: int | None = None, blocks: Blocks | None = None, inputs: Inputs | None = None
+    model: nn.Module,
+    length: int | None = None,
+    blocks: Blocks | None = None,
+    inputs: Inputs | None = None,
+    predictions: int | None = None,
 ) -> Inspection:
     """What raptr sees in a model: its stacks, what is required and why, FLOPs by part. Nothing is changed.
 
@@ -81,6 +85,7 @@ def inspect_model(
         length: tokens per sequence, for FLOPs; default 512, or fewer if the model takes fewer. Not used for images.
         blocks: as for `attach`.
         inputs: as for `attach`.
+        predictions: how many positions of a sequence the vocabulary head runs on; all if not given.
 
     Raises:
         RaptrError: the model cannot be trained by parts; with what was seen, why, and what to do.
@@ -102,7 +107,7 @@ def inspect_model(
         length = min(512, longest_sequence(model) or 512)
     costs, uncounted = None, ""
     try:
-        costs = flops_of(model, layers.stacks, length, inputs=inputs, target_length=None)
+        costs = flops_of(model, layers.stacks, length, inputs=inputs, target_length=None, predictions=predictions)
     except RaptrError as error:
         uncounted = str(error)
     tables = {id(m.weight): m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding)}

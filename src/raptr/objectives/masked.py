@@ -1,7 +1,7 @@
 """Masked language modelling, as in BERT.
 
-B sequences of T tokens. The words of one sequence: T choose the positions, T say what becomes of
-each, T are the random tokens.
+B sequences of T tokens, K predictions in each. The random words of one sequence: T choose the positions,
+T say what becomes of each, T are the random tokens.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from raptr.errors import RaptrError
 from raptr.objectives.protocol import Batch, Ints, checked
+from raptr.objectives.words import Bools, choose_words
 from raptr.plan import draw
 
 IGNORED = -100
@@ -31,6 +32,8 @@ def masked(
     rate: float = 0.15,
     masked_share: float = 0.8,
     random_share: float = 0.1,
+    continues: Bools | None = None,
+    predictions: int | None = None,
 ) -> Batch:
     """Inputs and labels of masked language modelling.
 
@@ -42,6 +45,9 @@ def masked(
     probability ``masked_share``, a token drawn uniformly from the vocabulary without the special
     ids with probability ``random_share``, and otherwise stays as it is. Labels hold the original
     token where a position was chosen and -100 elsewhere.
+
+    With ``continues`` whole words are chosen, see `raptr.objectives.words.choose_words`: the number of tokens
+    is the same k, and what becomes of a token is drawn for each by itself, as published.
 
     The exact count is ours: Hugging Face's collator draws every position by itself, so that its
     count varies from sequence to sequence. The corruption of a sequence is a function of
@@ -58,13 +64,19 @@ def masked(
         rate: the share of the positions that is chosen, in (0, 1].
         masked_share: the share of the chosen that becomes ``mask_id``.
         random_share: the share of the chosen that becomes a random token.
+        continues: whole words are masked: for every id whether it continues the word of the token before it,
+            shape (vocab_size,).
+        predictions: K: labels are given at the chosen positions only, K of them in every sequence.
 
     Returns:
-        ``input_ids`` and ``labels``, each int64 of shape (B, T).
+        ``input_ids`` and ``labels``, each int64 of shape (B, T). With ``predictions``, ``labels`` and
+        ``masked_positions`` of shape (B, K): the chosen positions in rising order and their labels. Where a
+        sequence has fewer, because of special tokens, the rest are position 0 with the label -100.
 
     Raises:
         RaptrError: a sequence of special tokens only, an id outside the vocabulary, a rate outside
-            (0, 1], shares below 0 or together above 1, or arrays of the wrong shape.
+            (0, 1], shares below 0 or together above 1, more chosen positions than ``predictions``, or arrays of
+            the wrong shape.
 
     Example:
         >>> import numpy as np
@@ -75,7 +87,8 @@ def masked(
 
     Source:
         "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",
-        arXiv 1810.04805, section 3.1.
+        arXiv 1810.04805, section 3.1; whole words: "Pre-Training with Whole Word Masking for Chinese BERT",
+        arXiv 1906.08101, section 3.
     """
     ids = checked(tokens)
     specials = np.unique(np.array([mask_id, *special_ids], dtype=np.int64))
@@ -83,14 +96,32 @@ def masked(
     _check_batch(ids, epochs, indices, vocab_size)
 
     words = _words(seed, epochs, indices, ids.shape[1])  # (B, 3, T)
-    chosen = _choose(words[:, 0], ~np.isin(ids, specials), rate, indices)
+    maskable = ~np.isin(ids, specials)
+    count = _counts(maskable, rate, indices)
+    if continues is None:
+        chosen = _choose(words[:, 0], maskable, count)
+    else:
+        chosen = choose_words(words[:, 0], maskable, _continuing(continues, vocab_size)[ids], count)
     fate = draw.uniforms(words[:, 1])
     to_mask = chosen & (fate < masked_share)
     to_random = chosen & ~to_mask & (fate < masked_share + random_share)
 
     inputs = np.where(to_mask, mask_id, ids)
     inputs = np.where(to_random, _ordinary(words[:, 2], specials, vocab_size), inputs)
-    return {"input_ids": inputs, "labels": np.where(chosen, ids, IGNORED)}
+    labels = np.where(chosen, ids, IGNORED)
+    if predictions is None:
+        return {"input_ids": inputs, "labels": labels}
+    return {"input_ids": inputs, **_at_positions(labels, chosen, predictions)}
+
+
+def most_predictions(length: int, rate: float) -> int:
+    """The most positions that `masked` chooses in a sequence of this length: those of one without special tokens.
+
+    Example:
+        >>> most_predictions(512, 0.15)
+        77
+    """
+    return max(1, round(rate * length))
 
 
 def _words(seed: int, epochs: Ints, indices: Ints, length: int) -> draw.Words:
@@ -100,8 +131,29 @@ def _words(seed: int, epochs: Ints, indices: Ints, length: int) -> draw.Words:
     return np.array(rows, dtype=np.uint64).reshape(len(rows), 3, length)
 
 
-def _choose(words: draw.Words, maskable: npt.NDArray[np.bool_], rate: float, indices: Ints) -> npt.NDArray[np.bool_]:
-    """The k maskable positions of every sequence with the smallest words."""
+def _at_positions(labels: npt.NDArray[np.int64], chosen: Bools, predictions: int) -> Batch:
+    """The labels of the chosen positions, and which those are, in rising order and as many for every sequence."""
+    count = chosen.sum(axis=1)
+    if predictions < 1 or count.max(initial=0) > predictions:
+        raise RaptrError(
+            f"predictions is {predictions}, but {count.max(initial=0)} positions are chosen in a sequence; give at "
+            "least `most_predictions` of its length and rate."
+        )
+    if predictions > chosen.shape[1]:
+        raise RaptrError(
+            f"predictions is {predictions}, but a sequence has {chosen.shape[1]} tokens; give at most as many."
+        )
+    positions = np.argsort(~chosen, axis=1, kind="stable")[:, :predictions]
+    there = np.arange(predictions) < count[:, None]
+    found = np.take_along_axis(labels, positions, axis=1)
+    return {
+        "labels": np.where(there, found, IGNORED),
+        "masked_positions": np.where(there, positions, 0).astype(np.int64),
+    }
+
+
+def _counts(maskable: Bools, rate: float, indices: Ints) -> npt.NDArray[np.int64]:
+    """How many positions of every sequence are chosen."""
     available = maskable.sum(axis=1)
     if not available.all():
         which = indices[available == 0].tolist()
@@ -109,7 +161,12 @@ def _choose(words: draw.Words, maskable: npt.NDArray[np.bool_], rate: float, ind
             f"sequence {which[0]} holds special tokens only ({len(which)} of {len(indices)} in the batch do), so "
             "no position can be masked; give sequences with text, or fewer special_ids."
         )
-    count = np.maximum(1, np.rint(rate * available)).astype(np.int64)
+    count: npt.NDArray[np.int64] = np.maximum(1, np.rint(rate * available)).astype(np.int64)
+    return count
+
+
+def _choose(words: draw.Words, maskable: Bools, count: npt.NDArray[np.int64]) -> Bools:
+    """The k maskable positions of every sequence with the smallest words."""
     # Halved, every word of a maskable position is smaller than the one that stands for "never".
     order = np.argsort(np.where(maskable, words >> np.uint64(1), _NEVER), axis=1, kind="stable")
     first = np.arange(words.shape[1]) < count[:, None]
@@ -123,6 +180,15 @@ def _ordinary(words: draw.Words, specials: npt.NDArray[np.int64], vocab_size: in
     drawn = (draw.uniforms(words) * (vocab_size - len(specials))).astype(np.int64)
     # The r-th ordinary id is r plus the number of special ids below it.
     return drawn + np.searchsorted(specials - np.arange(len(specials)), drawn, side="right")
+
+
+def _continuing(continues: Bools, vocab_size: int) -> Bools:
+    if continues.shape != (vocab_size,) or continues.dtype != np.bool_:
+        raise RaptrError(
+            f"continues has the shape {continues.shape} and the type {continues.dtype}; expected a truth value for "
+            f"each of the {vocab_size} ids of the vocabulary."
+        )
+    return continues
 
 
 def _check_numbers(

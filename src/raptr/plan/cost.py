@@ -4,7 +4,7 @@ The unit is whatever the layer costs are given in: FLOPs per step (`raptr.model.
 1 per layer where no model is at hand.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from raptr.errors import RaptrError
@@ -116,6 +116,34 @@ class LayerCosts:
         return LayerCosts(
             layers=times(self.layers), other=self.other * factor, heads=times(self.heads), neurons=times(self.neurons)
         )
+
+
+def mean_costs(costs: Sequence[LayerCosts], weights: Sequence[float]) -> LayerCosts:
+    """The expected cost of a step that is of one kind or another.
+
+    Args:
+        costs: of each kind, of the same layers.
+        weights: how often each kind is met, summing to 1.
+
+    Example:
+        >>> short, long = (LayerCosts(layers=((cost,),), other=1.0) for cost in (2.0, 4.0))
+        >>> mean_costs([short, long], [0.75, 0.25])
+        LayerCosts(layers=((2.5,),), other=1.0, heads=(), neurons=())
+    """
+
+    def mean(parts: Sequence[tuple[tuple[float, ...], ...]]) -> tuple[tuple[float, ...], ...]:
+        by_stack = zip(*parts, strict=True)
+        return tuple(tuple(map(weighted, zip(*stack, strict=True))) for stack in by_stack)
+
+    def weighted(values: Sequence[float]) -> float:
+        return sum(weight * value for weight, value in zip(weights, values, strict=True))
+
+    return LayerCosts(
+        layers=mean([cost.layers for cost in costs]),
+        other=weighted([cost.other for cost in costs]),
+        heads=mean([cost.heads for cost in costs]),
+        neurons=mean([cost.neurons for cost in costs]),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

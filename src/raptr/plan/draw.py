@@ -16,6 +16,9 @@ from numpy.random.bit_generator import ISeedSequence
 PATHS, MASKS, ORDER, MIXTURE, HEADS, NEURONS, SEQUENCES = range(7)
 """What words are drawn for. Each purpose has a key of its own, so no two share a stream."""
 
+SPANS, DENOISERS = 20, 21
+"""The same, of denoising."""
+
 Words = npt.NDArray[np.uint64]
 
 
@@ -28,7 +31,8 @@ def words(seed: int, purpose: int, counter: tuple[int, int, int], count: int) ->
         counter: the place, for a path (step, micro-step, stack), for heads and neurons (step, micro-step,
             `pair` of stack and layer), for the sequences of a layer (step, `pair` of micro-step and rank,
             `pair` of stack and layer), for a mask (epoch, sequence, 0), for an order (epoch, source, 0), for a
-            mixture (block, source, 0).
+            mixture (block, source, 0), for spans (epoch, sequence, example), for the order of denoisers
+            (block, denoiser, row).
         count: how many words.
 
     Returns:

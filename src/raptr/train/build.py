@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from raptr.config import RunConfig, load, presets
@@ -16,7 +16,14 @@ from raptr.errors import RaptrError
 from raptr.model import find_stacks
 from raptr.train.hint import hint
 
-_AUTO_CLASSES = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}
+_AUTO_CLASSES = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "denoising": AutoModelForCausalLM}
+
+
+SPECIAL_TOKENS = ("pad", "bos", "eos", "cls", "sep")
+"""Those of a tokenizer that a model's configuration may name, as ``pad_token_id`` and so on."""
+
+_POSITIONS_AFTER_PAD = ("camembert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod")
+"""Models that count positions from the pad token's id on: the first pad_token_id + 1 are not used."""
 
 
 def build_model_config(
@@ -45,9 +52,12 @@ def build_model_config(
         result = _changed(_existing(model.from_pretrained, "from_pretrained"), model.config)
     elif model.from_config is not None:
         base, given = _preset_or_existing(model)
-        result = _changed(base, {"vocab_size": vocabulary, **special_tokens, **given})
+        result = _changed(base, {"vocab_size": vocabulary, **_known(special_tokens, base), **given})
     else:
         result = _of_architecture(str(model.architecture), vocabulary, special_tokens, model.config)
+    if is_encoder_decoder(result) and "decoder_start_token_id" not in model.config:
+        own = None if model.from_pretrained is None else getattr(result, "decoder_start_token_id", None)
+        result.decoder_start_token_id = result.pad_token_id if own is None else own  # as in T5
     result.dtype = torch.float32  # weights are trained in float32; `training.bf16` is mixed precision
     if result.vocab_size < vocabulary:
         raise RaptrError(
@@ -56,10 +66,12 @@ def build_model_config(
             + ("" if model.from_pretrained else "or leave model.config.vocab_size out.")
         )
     positions, length = getattr(result, "max_position_embeddings", None), config.data.sequence_length
-    if positions is not None and positions < length:
+    unused = _unused_positions(result)
+    if positions is not None and positions - unused < length:
         raise RaptrError(
-            f"data.sequence_length is {length}, but the model has positions for {positions} tokens; "
-            "shorten the sequences or raise model.config.max_position_embeddings."
+            f"data.sequence_length is {length}, but the model has positions for {positions - unused} tokens; "
+            "shorten the sequences or raise model.config.max_position_embeddings"
+            + (f" to {length + unused} (a {result.model_type} leaves the first {unused} unused)." if unused else ".")
         )
     return result
 
@@ -79,7 +91,7 @@ def build_model(config: RunConfig, model_config: Any, device: str | None = None)
             model, or the weights are not those of a model of this configuration.
     """
     transformers.set_seed(config.seed)
-    make, name = _AUTO_CLASSES[config.objective.name], config.model.from_pretrained
+    make, name = _auto_class(config, model_config), config.model.from_pretrained
     try:
         if name is not None and device is None:
             loaded, info = make.from_pretrained(
@@ -102,6 +114,33 @@ def build_model(config: RunConfig, model_config: Any, device: str | None = None)
         ) from error
 
 
+def _known(special_tokens: Mapping[str, int | None], model_config: Any) -> dict[str, int | None]:
+    there = model_config.to_dict()
+    return {name: value for name, value in special_tokens.items() if name in there}
+
+
+def _unused_positions(model_config: Any) -> int:
+    if model_config.model_type not in _POSITIONS_AFTER_PAD:
+        return 0
+    if model_config.pad_token_id is None:
+        raise RaptrError(
+            f"a {model_config.model_type} counts positions from the pad token's id on, but the tokenizer has no pad "
+            "token; give model.config.pad_token_id, the id of a token that no text becomes, or another architecture."
+        )
+    return int(model_config.pad_token_id) + 1
+
+
+def is_encoder_decoder(model_config: Any) -> bool:
+    """Whether a configuration is that of a model with an encoder and a decoder."""
+    return bool(getattr(model_config, "is_encoder_decoder", False))
+
+
+def _auto_class(config: RunConfig, model_config: Any) -> Any:
+    if config.objective.name == "denoising" and is_encoder_decoder(model_config):
+        return AutoModelForSeq2SeqLM
+    return _AUTO_CLASSES[config.objective.name]
+
+
 def _of_architecture(
     architecture: str, vocabulary: int, special_tokens: Mapping[str, int | None], given: Mapping[str, Any]
 ) -> Any:
@@ -113,7 +152,9 @@ def _of_architecture(
     known = CONFIG_MAPPING[architecture]
     _check_keys(given, known(), architecture)
     try:
-        return AutoConfig.for_model(architecture, **{"vocab_size": vocabulary, **special_tokens, **given})
+        return AutoConfig.for_model(
+            architecture, **{"vocab_size": vocabulary, **_known(special_tokens, known()), **given}
+        )
     except Exception as error:
         raise RaptrError(f"model.config is not a valid configuration of {architecture}: {error}") from error
 

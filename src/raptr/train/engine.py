@@ -10,11 +10,13 @@ from transformers.integrations import TensorBoardCallback
 from transformers.loss.loss_utils import ForMaskedLMLoss
 
 from raptr.config import SMALLER, dump
-from raptr.data import Collator
+from raptr.data import Collator, WindowCollator
 from raptr.errors import RaptrError
-from raptr.model import CONVENTION
+from raptr.model import CONVENTION, attach_head
+from raptr.objectives.masked import IGNORED
 from raptr.plan import Method, Plan, Subnetwork, lr_factor_of, trained_part
 from raptr.train.arguments import build_arguments
+from raptr.train.attention import check_attention
 from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.checkpoint import KEPT, CheckpointCallback, newest_checkpoint, remove_checkpoints
@@ -23,6 +25,7 @@ from raptr.train.folder import Result, check_folder, check_same, read_result, wr
 from raptr.train.metrics import ACTIVE, MetricsCallback, Progress
 from raptr.train.progress import ProgressCallback
 from raptr.train.task import Task
+from raptr.train.tokens import said_of
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints; it is there until the run is finished."""
@@ -33,16 +36,25 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
 
     metrics: MetricsCallback | None = None
     progressive: ProgressiveCallback | None = None
-    data_collator: Collator
-    validation_collator: Collator
+    data_collator: Collator | WindowCollator
+    validation_collator: Collator | WindowCollator
+    _mean_predicted: float | None = None
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        named = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        self._mean_predicted = getattr(self.eval_dataset if named is None else named, "mean_predicted", None)
         training_collator = self.data_collator
         self.data_collator = self.validation_collator
         try:
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.data_collator = training_collator
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer averages the losses of batches by their sequences; ours are to count by what they predict."""
+        predicted = (inputs["labels"] != IGNORED).sum(dim=-1).float().mean()
+        loss, *rest = super().prediction_step(model, inputs, *args, **kwargs)
+        return (loss if self._mean_predicted is None else loss * predicted / self._mean_predicted, *rest)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.progressive is not None and self.progressive.plan is not None:
@@ -111,11 +123,20 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
         return finished
 
     existed = folder.exists()
+    if task.added:
+        console.print(f"{title}: {said_of(task.added)}", highlight=False, soft_wrap=True, markup=False)
     model = build_model(config, task.model_config)
+    if task.denoised is not None and not task.denoised.alike:
+        check_attention(model, prefix=task.denoised.settings.attention == "prefix")
     uses_cache = getattr(model.config, "use_cache", None)  # the Trainer turns it off, for training
     progressive = ProgressiveCallback(method, inactive=config.settings(config.method).policy)
     metrics = MetricsCallback(
-        folder / "metrics.jsonl", progressive, task.costs, task.tokens_per_step, list(task.validation_data())
+        folder / "metrics.jsonl",
+        progressive,
+        task.costs,
+        task.tokens_per_step,
+        list(task.validation_data()),
+        task.work if task.denoised else None,
     )
     bar = ProgressCallback(title, console, progressive, metrics, task.costs)
     try:
@@ -175,14 +196,16 @@ def make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], ste
         arguments: of the Trainer, beside those of the config's ``training``.
     """
     config = task.config
+    if task.predictions is not None:
+        attach_head(model)
     trainer = Trainer(
         model=model,
         args=build_arguments(config, folder / CHECKPOINTS, max_steps=steps, **arguments),
         train_dataset=task.training_data(steps),
         eval_dataset=task.validation_data(),
         data_collator=task.collator(),
-        processing_class=task.store.tokenizer,
-        compute_loss_func=_masked_loss if config.objective.name == "masked" else None,
+        processing_class=task.tokenizer,
+        compute_loss_func=_loss_of(task),
         callbacks=callbacks,
     )
     trainer.validation_collator = task.collator(validation=True)
@@ -194,8 +217,14 @@ def make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], ste
     return trainer
 
 
+def _loss_of(task: Task) -> Any:
+    """The mean over the labels of a step, of models that do not take it so by themselves."""
+    encoder_decoder = task.denoised is not None and task.denoised.alike
+    return _masked_loss if encoder_decoder or task.config.objective.name == "masked" else None
+
+
 def _masked_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-    """The mean over all masked positions of the step.
+    """The mean over all masked positions of the step, which are all that there are logits of.
 
     Masked models take the number of positions of all micro-batches but do not use it, so under
     gradient accumulation the Trainer would add up their losses instead of averaging them.
@@ -251,7 +280,8 @@ def _facts(task: Task, plan: Plan, label: str, command: str) -> dict[str, Any]:
             "parameters": task.parameters,
             "layer_parameters": task.layer_parameters,
         },
-        "flops": {"convention": CONVENTION, "layers": task.costs.layers, "other": task.costs.other},
+        "flops": {"convention": CONVENTION, "layers": task.costs.layers, "other": task.costs.other}
+        | ({} if task.predictions is None else {"predictions": task.predictions}),
         "data": task.store.description,
         "validation": list(task.validation_data()),
         "environment": describe_environment(),

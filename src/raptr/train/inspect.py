@@ -8,10 +8,11 @@ import torch
 import transformers
 
 from raptr.config import RunConfig, load, presets
-from raptr.data import load_tokenizer, vocabulary
 from raptr.errors import RaptrError
 from raptr.model import Inspection, inspect_model
 from raptr.train.build import build_model, build_model_config
+from raptr.train.head import predictions_of
+from raptr.train.tokens import vocabulary_of
 
 
 def inspect_name(name: str, length: int | None = None) -> Inspection:
@@ -25,12 +26,13 @@ def inspect_name(name: str, length: int | None = None) -> Inspection:
     Raises:
         RaptrError: the name leads to no model, or the model cannot be trained by parts.
     """
-    model, own_length = find_model(name)
-    return inspect_model(model, length or own_length)
+    model, own_length, config = find_model(name)
+    predictions = None if config is None or length is not None else predictions_of(config, model)
+    return inspect_model(model, length or own_length, predictions=predictions)
 
 
-def find_model(name: str) -> tuple[Any, int | None]:
-    """The model that a name stands for, on the meta device, and the sequence length of its run if it is one's.
+def find_model(name: str) -> tuple[Any, int | None, RunConfig | None]:
+    """The model that a name stands for, on the meta device; if it is a run's, its sequence length and its config.
 
     Raises:
         RaptrError: the name leads to no model.
@@ -39,17 +41,15 @@ def find_model(name: str) -> tuple[Any, int | None]:
     if path.is_dir():
         if not (path / "config.json").is_file() and (path / "config.yaml").is_file():
             return _of_run(load(path / "config.yaml"))
-        return _of_configuration(name), None
+        return _of_configuration(name), None, None
     if name in presets() or path.is_file() or path.suffix in (".yaml", ".yml"):
         return _of_run(load(name))
-    return _of_configuration(name), None
+    return _of_configuration(name), None, None
 
 
-def _of_run(config: RunConfig) -> tuple[Any, int]:
-    tokenizer = config.data.tokenizer
-    tokens = tokenizer if isinstance(tokenizer, int) else vocabulary(load_tokenizer(tokenizer))
-    model = build_model(config, build_model_config(config, tokens), device="meta")
-    return model, config.data.sequence_length
+def _of_run(config: RunConfig) -> tuple[Any, int, RunConfig]:
+    model = build_model(config, build_model_config(config, vocabulary_of(config)), device="meta")
+    return model, config.data.sequence_length, config
 
 
 def _of_configuration(name: str) -> Any:

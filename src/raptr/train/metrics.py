@@ -4,10 +4,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -68,11 +68,32 @@ def _mean(losses: Mapping[str, float]) -> float:
     return sum(losses.values()) / len(losses)
 
 
+def _mean_of(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
 def _number(value: Any) -> Any:
     """A loss that was not finite is null in a file."""
     if isinstance(value, dict):
         return {key: _number(part) for key, part in value.items()}
     return math.nan if value is None else value
+
+
+class MicroStep(NamedTuple):
+    """What one micro-step does, where steps differ.
+
+    Attributes:
+        costs: FLOPs of a step of the whole batch, if all of its micro-steps were like this one.
+        tokens: of this micro-step.
+    """
+
+    costs: LayerCosts
+    tokens: int
+
+
+Work = Callable[[int, int], MicroStep]
+"""The work of a step and micro-step."""
 
 
 def layer_flops(plan: Plan, step: int, costs: LayerCosts, micro_steps: int = 1, sequences: int | None = None) -> float:
@@ -106,6 +127,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         costs: FLOPs of one step of the whole batch.
         tokens: tokens of one step.
         validations: the names of the validation sources.
+        work: what each step really does, where steps differ; ``costs`` and ``tokens`` then are not used.
     """
 
     def __init__(
@@ -113,8 +135,9 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         path: Path,
         progressive: ProgressiveCallback,
         costs: LayerCosts,
-        tokens: int,
+        tokens: float,
         validations: Sequence[str],
+        work: Work | None = None,
     ) -> None:
         self.progress = Progress()
         self._path = path
@@ -122,6 +145,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self._costs = costs
         self._tokens = tokens
         self._validations = tuple(validations)
+        self._work = work
         self._measured: dict[str, float] = {}
         self._measured_active: dict[str, float] = {}
         self._mark = 0.0
@@ -156,13 +180,21 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         now = time.perf_counter()
         plan = self._progressive.plan
         assert plan is not None
-        layers = layer_flops(
-            plan, state.global_step - 1, self._costs, args.gradient_accumulation_steps, args.train_batch_size
-        )
+        step, micro_steps, sequences = state.global_step - 1, args.gradient_accumulation_steps, args.train_batch_size
+        if self._work is None:
+            layers = layer_flops(plan, step, self._costs, micro_steps, sequences)
+            other, tokens = self._costs.other, self._tokens
+        else:
+            done = [self._work(step, micro) for micro in range(micro_steps)]
+            parts = [plan.subnetwork(step, micro) for micro in range(micro_steps)]
+            layers = _mean_of(
+                one.costs.of_layers(part, plan.shape, sequences) for one, part in zip(done, parts, strict=True)
+            )
+            other, tokens = _mean_of(one.costs.other for one in done), sum(one.tokens for one in done)
         self.progress.seconds += now - self._mark
-        self.progress.tokens += self._tokens
+        self.progress.tokens += int(tokens)
         self.progress.layer_flops += layers
-        self.progress.total_flops += layers + self._costs.other
+        self.progress.total_flops += layers + other
         self._mark = now
         if state.global_step >= state.max_steps:
             control.should_evaluate = True

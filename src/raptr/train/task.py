@@ -4,17 +4,22 @@ import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from raptr.config import RunConfig
+from raptr.config.schema import MaskedConfig
 from raptr.data import (
+    STRETCH,
     Collator,
     Corpus,
     Mixture,
     Sequences,
     TrainingData,
     ValidationData,
-    load_tokenizer,
+    WindowCollator,
+    WindowData,
+    WindowValidation,
+    continuations,
     prepare,
     vocabulary,
 )
@@ -23,7 +28,11 @@ from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, Method, ModelShape, Plan
 from raptr.train.arguments import batch_of, build_arguments
-from raptr.train.build import build_model, build_model_config
+from raptr.train.build import SPECIAL_TOKENS, build_model, build_model_config
+from raptr.train.denoising import Denoised, denoise, denoising_costs
+from raptr.train.head import predictions_of
+from raptr.train.metrics import MicroStep
+from raptr.train.tokens import check_room, marked, vocabulary_of
 
 _VALIDATION_SEED = 0
 """Every run masks the validation text alike, whatever its seed, so that losses compare."""
@@ -35,12 +44,17 @@ class Task:
 
     Attributes:
         store: the tokens of every source and their tokenizer.
-        training: all training sequences, and how the sources are mixed.
+        training: all training sequences, and how the sources are mixed; of denoising, the stretches that windows are
+            cut from.
         validation: all validation sequences of each source.
+        tokenizer: the one of the tokens, with what the objective adds to it: the names in ``added``.
         model_config: the transformers configuration of the model.
         layers: what is known of the model's layers.
-        costs: FLOPs of one step of the whole batch.
+        costs: FLOPs of one step of the whole batch; where steps differ, the expected ones.
+        denoised: of the denoising objective, its windows.
+        denoiser_costs: of each denoiser, FLOPs of a step whose batch is all of it.
         parameters: how many the model has; ``layer_parameters`` of them in the layers.
+        predictions: on how many positions of a sequence the vocabulary head runs; None for all.
         batch: sequences per step, over all devices and micro-steps.
         steps: the config's number of steps.
     """
@@ -49,13 +63,18 @@ class Task:
     store: Corpus
     training: Mixture
     validation: dict[str, Sequences]
+    tokenizer: Any
+    added: tuple[str, ...]
     model_config: Any
     layers: Layers
     costs: LayerCosts
     parameters: int
     layer_parameters: int
+    predictions: int | None
     batch: int
     steps: int
+    denoised: Denoised | None = None
+    denoiser_costs: tuple[LayerCosts, ...] = ()
 
     @property
     def shape(self) -> ModelShape:
@@ -73,23 +92,33 @@ class Task:
         return plan
 
     @property
-    def tokens_per_step(self) -> int:
-        """Tokens of one step."""
-        return self.batch * self.config.data.sequence_length
+    def tokens_per_step(self) -> float:
+        """Document tokens of one step; where steps differ, the expected number."""
+        per_sequence = self.denoised.turns.per_window if self.denoised else self.config.data.sequence_length
+        return self.batch * per_sequence
+
+    def work(self, step: int, micro: int) -> MicroStep:
+        """What a micro-step of the denoising objective does: it differs with the denoiser that is drawn."""
+        assert self.denoised is not None
+        kinds = self.denoised.kinds(step, micro, self.config.seed)
+        tokens = self.denoised.tokens(step, micro, self.config.seed)
+        return MicroStep(costs=self.denoiser_costs[kinds[0]], tokens=tokens)  # those of a decoder-only model are equal
 
     def epochs(self, steps: int) -> float:
         """How often ``steps`` steps see the training data."""
-        return steps * self.batch / len(self.training)
+        return self._sequences(steps) / len(self.training)
 
     def epochs_by_source(self, steps: int) -> dict[str, float]:
         """How often ``steps`` steps see the training data of each source."""
-        return dict(zip(self.store.stores, self.training.epochs(steps * self.batch), strict=True))
+        return dict(zip(self.store.stores, self.training.epochs(self._sequences(steps)), strict=True))
 
-    def training_data(self, steps: int) -> TrainingData:
+    def training_data(self, steps: int) -> TrainingData | WindowData:
         """The sequences of a run of ``steps`` steps, in the order that the config's seed gives."""
+        if self.denoised is not None:
+            return self.denoised.training_data(self.training, self.config.seed, steps * self.batch)
         return TrainingData(self.training, seed=self.config.seed, samples=steps * self.batch)
 
-    def validation_data(self) -> dict[str, ValidationData]:
+    def validation_data(self) -> dict[str, ValidationData | WindowValidation]:
         """The sequences of every validation, by source: the same for every run.
 
         Where the config has the short form of one source, its name is "validation".
@@ -98,30 +127,32 @@ class Task:
             RaptrError: the validation text is too short for the part that is asked for.
         """
         wanted = self.config.evaluation
-        found = {}
+        found = dict[str, ValidationData | WindowValidation]()
         for source, (name, sequences) in enumerate(self.validation.items()):
             label = name if self.config.data.sources else "validation"
             try:
-                data = ValidationData(sequences, part=wanted.part, source=source)
+                data = ValidationData(sequences, part=wanted.part, source=source).at_most(wanted.sequences)
+                found[label] = data if self.denoised is None else self.denoised.validation_data(data)
             except RaptrError as error:
                 raise RaptrError(f"validation of {name}: {error}") from error
-            found[label] = data.at_most(wanted.sequences)
         return found
 
-    def collator(self, *, validation: bool = False) -> Collator:
+    def collator(self, *, validation: bool = False) -> Collator | WindowCollator:
         """Makes the model's inputs and labels out of sequences."""
-        return Collator(self._objective(_VALIDATION_SEED if validation else self.config.seed))
+        seed = _VALIDATION_SEED if validation else self.config.seed
+        if self.denoised is not None:
+            return self.denoised.collator(seed, self.tokenizer, self.model_config)
+        return Collator(self._objective(seed))
+
+    def _sequences(self, steps: int) -> float:
+        """So many of `training` do so many steps see."""
+        return steps * self.tokens_per_step / self.training.sources[0].length
 
     def _objective(self, seed: int) -> Objective:
         objective = self.config.objective
-        if objective.name == "causal":
+        if not isinstance(objective, MaskedConfig):
             return causal
-        tokenizer = self.store.tokenizer
-        if tokenizer.mask_token_id is None:
-            raise RaptrError(
-                f"tokenizer {self.config.data.tokenizer!r} has no mask token, which the masked objective needs; "
-                "use one that has, or a number in data.tokenizer to train one."
-            )
+        tokenizer = self.tokenizer
         return partial(
             masked,
             seed=seed,
@@ -129,6 +160,8 @@ class Task:
             vocab_size=vocabulary(tokenizer),
             special_ids=tuple(tokenizer.all_special_ids),
             rate=objective.rate,
+            continues=continuations(tokenizer) if objective.whole_words else None,
+            predictions=self.predictions,
         )
 
 
@@ -140,18 +173,25 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
     """
     arguments = build_arguments(config, Path())
     store = prepare_data(config, cache)
-    length = config.data.sequence_length
-    training = store.training(length)
-    validation = store.validation(length)
     batch = batch_of(arguments)
+    facts = _model_facts(config, store, batch)
+    length = longest = config.data.sequence_length
+    per_step = float(batch * length)
+    denoised = None
+    if config.objective.name == "denoising":
+        rows, micro_steps = arguments.train_batch_size, arguments.gradient_accumulation_steps
+        denoised = denoise(config, facts["model_config"], rows, micro_steps)
+        length, longest, per_step = STRETCH * length, denoised.longest, batch * denoised.turns.per_window
+    training = store.training(length)
     task = Task(
         config=config,
         store=store,
         training=training,
-        validation=validation,
+        validation=store.validation(longest),
         batch=batch,
-        steps=_steps(config, len(training), batch),
-        **_model_facts(config, store, batch),
+        steps=_steps(config, len(training) * length / per_step),
+        denoised=denoised,
+        **facts,
     )
     task.collator()
     task.validation_data()
@@ -169,21 +209,28 @@ def with_config(task: Task, config: RunConfig) -> Task:
 
 def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]:
     """What a task knows of its model."""
-    special_tokens = {name: getattr(store.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    model_config = build_model_config(config, vocabulary(store.tokenizer), special_tokens)
-    layers, costs, parameters, layer_parameters = measure(config, model_config)
+    tokenizer, added = marked(config, store.tokenizer)
+    special_tokens = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in SPECIAL_TOKENS}
+    before = store.tokenizer if config.model.from_pretrained else tokenizer  # what is added is looked at below
+    model_config = build_model_config(config, vocabulary(before), special_tokens)
+    check_room(config, model_config, tokenizer, added)
+    measured = measure(config, model_config)
     return {
+        "tokenizer": tokenizer,
+        "added": added,
         "model_config": model_config,
-        "layers": layers,
-        "costs": costs.scaled(batch),
-        "parameters": parameters,
-        "layer_parameters": layer_parameters,
+        "layers": measured.layers,
+        "costs": measured.costs.scaled(batch),
+        "denoiser_costs": tuple(costs.scaled(batch) for costs in measured.denoiser_costs),
+        "parameters": measured.parameters,
+        "layer_parameters": measured.layer_parameters,
+        "predictions": measured.predictions,
     }
 
 
-def prepare_data(config: RunConfig, cache: Path) -> Corpus:
-    """The config's tokens: read, tokenized and stored once."""
-    return prepare(config.data, cache)
+def prepare_data(config: RunConfig, cache: Path, workers: int | None = None) -> Corpus:
+    """The config's tokens: read, tokenized and stored once, by so many processes or one for each core."""
+    return prepare(config.data, cache, workers)
 
 
 def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
@@ -198,27 +245,49 @@ def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
     arguments = build_arguments(config, Path())
     if "max_steps" not in config.training:
         raise RaptrError("the number of steps is not known without the data; give training.max_steps=...")
-    tokenizer = config.data.tokenizer
-    tokens = tokenizer if isinstance(tokenizer, int) else vocabulary(load_tokenizer(tokenizer))
-    layers, costs, _, _ = measure(config, build_model_config(config, tokens))
+    measured = measure(config, build_model_config(config, vocabulary_of(config)))
     method = config.build_method()
-    plan = method.plan(layers.shape, int(config.training["max_steps"]))
-    check_plan(plan, layers)
-    return str(method), plan, costs.scaled(batch_of(arguments))
+    plan = method.plan(measured.layers.shape, int(config.training["max_steps"]))
+    check_plan(plan, measured.layers)
+    return str(method), plan, measured.costs.scaled(batch_of(arguments))
 
 
-def measure(config: RunConfig, model_config: Any) -> tuple[Layers, LayerCosts, int, int]:
-    """A model's layers, FLOPs per sequence, parameters, and parameters in its layers; no memory is used."""
+class Measured(NamedTuple):
+    """What is known of a model without its weights.
+
+    Attributes:
+        layers: its layers.
+        costs: FLOPs per sequence; of the denoising objective, the mean over its denoisers.
+        parameters: how many it has; ``layer_parameters`` of them in the layers.
+        predictions: on how many positions of a sequence the vocabulary head runs; None for all.
+        denoiser_costs: FLOPs per sequence of each denoiser.
+    """
+
+    layers: Layers
+    costs: LayerCosts
+    parameters: int
+    layer_parameters: int
+    predictions: int | None = None
+    denoiser_costs: tuple[LayerCosts, ...] = ()
+
+
+def measure(config: RunConfig, model_config: Any) -> Measured:
+    """Count a model's layers, FLOPs and parameters; no memory is used."""
     model = build_model(config, model_config, device="meta")
     layers = find_layers(model)
     inside = sum(p.numel() for stack in layers.stacks for block in stack.blocks for p in block.parameters())
-    costs = count_flops(model, config.data.sequence_length)
-    return layers, costs, model.num_parameters(), inside
+    if config.objective.name == "denoising":
+        costs, *each = denoising_costs(config, model)
+        return Measured(layers, costs, model.num_parameters(), inside, denoiser_costs=tuple(each))
+    predictions = predictions_of(config, model)
+    costs = count_flops(model, config.data.sequence_length, predictions=predictions)
+    return Measured(layers, costs, model.num_parameters(), inside, predictions)
 
 
-def _steps(config: RunConfig, sequences: int, batch: int) -> int:
+def _steps(config: RunConfig, epoch: float) -> int:
+    """The steps of a run, of an epoch of so many."""
     if "max_steps" in config.training:
         return int(config.training["max_steps"])
     if "num_train_epochs" in config.training:
-        return max(1, math.ceil(float(config.training["num_train_epochs"]) * sequences / batch))
+        return max(1, math.ceil(float(config.training["num_train_epochs"]) * epoch))
     raise RaptrError("the length of the run is missing; give training.max_steps or training.num_train_epochs.")
