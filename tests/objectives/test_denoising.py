@@ -32,7 +32,7 @@ from raptr.objectives import (
 )
 from raptr.objectives.denoising import prefix_mask
 from raptr.objectives.forms import Packed
-from raptr.objectives.spans import segments
+from raptr.objectives.spans import segment_lengths
 from reference import denoising as reference
 
 ALARM = 1e-6
@@ -193,8 +193,8 @@ def test_inputs_and_targets_of_different_texts_are_not_put_together():
 def test_rate_and_mean_span_are_exact_and_near_the_denoisers(name):
     denoiser = UL2[name]
     form = pair(denoiser, 512)
-    parts = segments(form.example, seed=1, **at(500))
-    taken = parts % 2 == 1
+    lengths = segment_lengths(form.example, seed=1, **at(500))
+    taken = np.array([np.repeat(np.arange(lengths.shape[1]) % 2 == 1, row) for row in lengths])
     assert (taken.sum(axis=1) == form.example.noise).all()
     spans = (taken & ~np.pad(taken, ((0, 0), (1, 0)))[:, :-1]).sum(axis=1)
     assert (spans == form.example.spans).all()
@@ -211,8 +211,7 @@ def test_spans_and_places_are_distributed_as_in_t5(name, length):
     n, noise, spans = form.tokens, form.example.noise, form.example.spans
     rng = random.Random(0)
     theirs = np.array([reference.t5_lengths(n, noise, spans, rng) for _ in range(3000)])
-    parts = segments(form.example, seed=3, **at(3000))
-    ours = np.array([np.bincount(row, minlength=2 * spans) for row in parts])
+    ours = segment_lengths(form.example, seed=3, **at(3000))
     for kind in (0, 1):
         a, b = ours[:, kind::2], theirs[:, kind::2]
         assert _alike(a.ravel(), b.ravel()) > ALARM, "lengths"
@@ -233,8 +232,7 @@ def _alike(a, b):
 def test_every_division_is_equally_likely():
     form = pair(Denoiser(rate=0.5, span=2), 12)  # 4 spans: 3 of 6 places to cut each
     assert (form.tokens, form.example.noise, form.example.spans) == (14, 7, 4)
-    parts = segments(form.example, seed=0, **at(8000))
-    lengths = np.array([np.bincount(row) for row in parts])
+    lengths = segment_lengths(form.example, seed=0, **at(8000))
     _, counts = np.unique(lengths[:, 1::2], axis=0, return_counts=True)
     assert len(counts) == 20  # 6 choose 3
     assert chisquare(counts).pvalue > ALARM
@@ -269,7 +267,7 @@ def test_examples_of_one_sequence_are_drawn_apart():
     form = packed(UL2["R3"], 240, sentinels=4)
     a, b = form.examples[:2]
     assert a == b
-    first, second = (segments(a, seed=0, **at(50), place=place) for place in (0, 1))
+    first, second = (segment_lengths(a, seed=0, **at(50), place=place) for place in (0, 1))
     assert (first != second).any(axis=1).all()
 
 
@@ -364,6 +362,6 @@ def test_the_guides_examples_are_as_they_say():
     guide = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", guide, flags=re.S)
     exec(code, {})
-    (example,) = re.findall(r"```yaml\n(.*?)```", guide, flags=re.S)
+    example = re.findall(r"```yaml\n(.*?)```", guide, flags=re.S)[1]
     found = parse({"name": "guide", **yaml.safe_load(example)}, "docs/objectives.md").objective
     assert found.specs() == (KNOWN["C"], KNOWN["S"], KNOWN["R3"])

@@ -29,7 +29,9 @@ def segment_lengths(n, noise, spans, seed, epoch, index, place):
     generator = np.random.Philox(
         key=np.array([seed, 20], np.uint64), counter=np.array([0, epoch, index, place], np.uint64)
     )
-    words = [int(word) for word in generator.random_raw(max(n - 2, 1))]
+    words = []
+    for word in generator.random_raw(n).tolist():
+        words += [word % 2**32, word // 2**32]
     parts = []
     for total, mine in ((n - noise, words[noise - 1 : n - 2]), (noise, words[: noise - 1])):
         cuts = sorted(sorted(range(1, total), key=lambda place, mine=mine: mine[place - 1])[: spans - 1])

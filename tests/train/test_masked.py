@@ -165,9 +165,9 @@ def test_other_tokenizers_train_too(kind: str, size: int, tmp_path: Path, cache:
 
 
 def test_the_example_of_the_guide_is_valid(cache: Path) -> None:
-    guide = (Path(__file__).parents[2] / "docs" / "objectives-bert.md").read_text(encoding="utf-8")
-    [example] = re.findall(r"```yaml\n(.*?)```", guide, flags=re.S)
-    task = prepare_task(parse(yaml.safe_load(example), "docs/objectives-bert.md"), cache)
+    guide = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8")
+    example = re.findall(r"```yaml\n(.*?)```", guide, flags=re.S)[0]
+    task = prepare_task(parse(yaml.safe_load(example), "docs/objectives.md"), cache)
     assert task.tokenizer.mask_token == "[MASK]"
     assert task.collator()([task.training_data(1)[0]])["labels"].shape == (1, 2)
 

@@ -4,7 +4,7 @@ Which sequence is the i-th sample of a run is a function of (seed, i), of nothin
 the same data in the same order, however many steps it trains, and a run can go on anywhere.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -26,6 +26,14 @@ class Place(NamedTuple):
     source: int
     epoch: int
     sequence: int
+
+
+class Places(NamedTuple):
+    """`Place` of many samples: an array of each, int64 of shape (samples,)."""
+
+    source: Ints
+    epoch: Ints
+    sequence: Ints
 
 
 @dataclass(frozen=True)
@@ -76,15 +84,41 @@ class Mixture:
         that source, m = b quotas[k] + (how often k is among the first j of the block). Its epoch is
         m // n_k, its index order(n_k, seed, epoch, k)[m % n_k].
         """
-        block, place = divmod(sample, sum(self.quotas))
+        source, epoch, sequence = self.places([sample], seed)
+        return Place(int(source[0]), int(epoch[0]), int(sequence[0]))
+
+    def places(self, samples: Iterable[int], seed: int) -> Places:
+        """The same of many samples at once."""
+        block, place = np.divmod(np.fromiter(samples, dtype=np.int64), sum(self.quotas))
         if len(self.quotas) == 1:
-            source, rank = 0, place
-        else:
-            sources, ranks = _block(self.quotas, seed, block)
-            source, rank = int(sources[place]), int(ranks[place])
+            return Places(np.zeros_like(place), *self._of(0, block, place, seed))
+        source, rank, epoch, sequence = np.empty((4, len(place)), dtype=np.int64)
+        for number in _present(block):
+            mine = block == number
+            sources, ranks = _block(self.quotas, seed, number)
+            source[mine], rank[mine] = sources[place[mine]], ranks[place[mine]]
+        for number in _present(source):
+            mine = source == number
+            epoch[mine], sequence[mine] = self._of(number, block[mine], rank[mine], seed)
+        return Places(source, epoch, sequence)
+
+    def _of(self, source: int, block: Ints, rank: Ints, seed: int) -> tuple[Ints, Ints]:
+        """The epochs and sequences of samples of one source, the ``rank``-th of it in its block."""
         n = len(self.sources[source])
-        epoch, rank = divmod(block * self.quotas[source] + rank, n)
-        return Place(source, epoch, int(_orders(n, seed, source)(epoch)[rank]))
+        epoch, rank = np.divmod(block * self.quotas[source] + rank, n)
+        numbers, orders = _present(epoch), _orders(n, seed, source)
+        if len(numbers) == 1:
+            return epoch, orders(numbers[0])[rank]
+        sequence = np.empty_like(rank)
+        for number in numbers:
+            mine = epoch == number
+            sequence[mine] = orders(number)[rank[mine]]
+        return epoch, sequence
+
+
+def _present(numbers: Ints) -> list[int]:
+    """Which numbers there are, each once."""
+    return sorted(set(numbers.tolist()))
 
 
 def mix(sources: Mapping[str, Sequences], weights: Mapping[str, float] | None = None) -> Mixture:

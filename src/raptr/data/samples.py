@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
-from raptr.data.mixture import Mixture, Place
+import numpy as np
+
+from raptr.data.mixture import Mixture
 from raptr.data.sequences import Ints, Sequences
 from raptr.errors import RaptrError
 
@@ -65,14 +67,15 @@ class TrainingData:
 
     def __getitems__(self, samples: Sequence[int]) -> list[Item]:
         _check_range(samples, self.samples)
-        places = [self._place(sample) for sample in samples]
-        found: dict[Place, Item] = {}
-        for number in {place.source for place in places}:
-            found |= _items(self.mixture.sources[number], [place for place in places if place.source == number])
-        return [found[place] for place in places]
-
-    def _place(self, sample: int) -> Place:
-        return self.mixture.locate(sample, self.seed)
+        places = self.mixture.places(samples, self.seed)
+        if len(self.mixture.sources) == 1:
+            return _items(0, self.mixture.sources[0], places.epoch, places.sequence)
+        found = dict[int, Item]()
+        for number in set(places.source.tolist()):
+            mine = np.flatnonzero(places.source == number)
+            items = _items(number, self.mixture.sources[number], places.epoch[mine], places.sequence[mine])
+            found |= zip(mine.tolist(), items, strict=True)
+        return [found[place] for place in range(len(samples))]
 
 
 @dataclass(frozen=True)
@@ -135,9 +138,8 @@ class ValidationData:
     def __getitems__(self, samples: Sequence[int]) -> list[Item]:
         _check_range(samples, len(self))
         step = self._stop - self._start
-        places = [Place(self.source, 0, self._start + sample * step // len(self)) for sample in samples]
-        found = _items(self.sequences, places)
-        return [found[place] for place in places]
+        sequences = np.array([self._start + sample * step // len(self) for sample in samples], dtype=np.int64)
+        return _items(self.source, self.sequences, np.zeros_like(sequences), sequences)
 
 
 def _check_range(samples: Sequence[int], size: int) -> None:
@@ -146,10 +148,10 @@ def _check_range(samples: Sequence[int], size: int) -> None:
             raise IndexError(f"sample {sample} was asked for; there are 0 to {size - 1}")
 
 
-def _items(sequences: Sequences, places: Sequence[Place]) -> dict[Place, Item]:
-    """The samples at places of one source, read at once."""
-    rows = sequences.rows([place.sequence for place in places])
-    return {
-        place: {"tokens": tokens, "epoch": place.epoch, "index": place.source * _SOURCE + place.sequence}
-        for place, tokens in zip(places, rows, strict=True)
-    }
+def _items(source: int, sequences: Sequences, epochs: Ints, numbers: Ints) -> list[Item]:
+    """Samples of one source, read at once."""
+    indices = (source * _SOURCE + numbers).tolist()
+    return [
+        {"tokens": tokens, "epoch": epoch, "index": index}
+        for tokens, epoch, index in zip(sequences.rows(numbers), epochs.tolist(), indices, strict=True)
+    ]

@@ -139,31 +139,41 @@ class WindowData:
         return self.__getitems__([sample])[0]
 
     def __getitems__(self, samples: Sequence[int]) -> list[Window]:
-        found, last, kind, start = list[Window](), -1, 0, 0
+        length = self.mixture.sources[0].length
+        kinds, stretches, cuts, ends = list[int](), list[int](), list[tuple[int, int]](), list[int]()
+        last, kind, start = -1, 0, 0
         for sample in samples:
             if not 0 <= sample < self.samples:  # an IndexError is also what ends a plain loop over a dataset
                 raise IndexError(f"sample {sample} was asked for; there are 0 to {self.samples - 1}")
             turn, row = divmod(sample, self.rows)
             if not self.alike or turn != last:
-                kind, start = self.turns.at(turn, self.seed, 0 if self.alike else row)
-                last = turn
-            tokens, epoch = self._read(row, start, self.turns.sizes[kind])
-            found.append({"tokens": tokens, "epoch": epoch, "index": sample, "kind": kind})
-        return found
+                last, (kind, start) = turn, self.turns.at(turn, self.seed, 0 if self.alike else row)
+            number, begin = divmod(start, length)
+            end = begin + self.turns.sizes[kind]
+            while end > 0:  # a window may run across the end of a stretch
+                stretches.append(number * self.rows + row)
+                cuts.append((begin, min(end, length)))
+                number, begin, end = number + 1, 0, end - length
+            ends.append(len(cuts))
+            kinds.append(kind)
+        parts, epochs = self._read(stretches, cuts)
+        return [
+            {
+                "tokens": parts[first] if end == first + 1 else np.concatenate(parts[first:end]),
+                "epoch": epochs[first],
+                "index": sample,
+                "kind": kind,
+            }
+            for sample, kind, first, end in zip(samples, kinds, [0, *ends[:-1]], ends, strict=True)
+        ]
 
-    def _read(self, row: int, start: int, size: int) -> tuple[Ints, int]:
-        """Tokens of a row's stream, of the type they are stored in, and the epoch of the first."""
-        length, parts, epoch = self.mixture.sources[0].length, list[Ints](), -1
-        while size:
-            number, offset = divmod(start, length)
-            place = self.mixture.locate(number * self.rows + row, self.seed)
-            epoch = epoch if parts else place.epoch
-            taken = min(size, length - offset)
-            begin = place.sequence * length + offset
-            stored: Ints = np.asarray(self.mixture.sources[place.source].tokens)  # a memory map is slow to cut
-            parts.append(stored[begin : begin + taken])
-            start, size = start + taken, size - taken
-        return parts[0] if len(parts) == 1 else np.concatenate(parts), epoch
+    def _read(self, stretches: Sequence[int], cuts: Sequence[tuple[int, int]]) -> tuple[list[Ints], list[int]]:
+        """A part of each of these stretches, of the type it is stored in, and the epoch it is seen in."""
+        length = self.mixture.sources[0].length
+        stored = [np.asarray(source.tokens) for source in self.mixture.sources]  # memory maps are slow to cut
+        places = self.mixture.places(stretches, self.seed)
+        firsts = zip(places.source.tolist(), (places.sequence * length).tolist(), cuts, strict=True)
+        return [stored[source][first + a : first + b] for source, first, (a, b) in firsts], places.epoch.tolist()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from raptr.objectives.denoiser import Mode
 from raptr.objectives.forms import Example, Form, Packed, Pair
 from raptr.objectives.masked import IGNORED
 from raptr.objectives.protocol import Ints, checked
-from raptr.objectives.spans import Int64s, segments
+from raptr.objectives.spans import Int64s, segment_lengths
 
 Batch = dict[str, npt.NDArray[Any]]
 """Whole numbers; truth values in a mask."""
@@ -72,14 +72,13 @@ def encoder_decoder(tokens: Ints, *, seed: int, epochs: Ints, indices: Ints, for
         ([[10, 11, 12, 13, 14, 15, 99, 1]], [[99, 16, 17, 1]])
     """
     ids = _checked(tokens, form, marks, epochs, indices)
-    parts = segments(form.example, seed=seed, epochs=epochs, indices=indices)
-    inputs, targets = _divide(ids, parts, form, form.example, marks)
-    final = np.full((len(ids), 1), marks.final)
-    return {
-        "input_ids": np.concatenate([inputs, final], axis=1),
-        "decoder_input_ids": np.concatenate([np.full((len(ids), 1), marks.start), targets[:, :-1]], axis=1),
-        "labels": targets,
-    }
+    lengths = segment_lengths(form.example, seed=seed, epochs=epochs, indices=indices)
+    inputs = np.empty((len(ids), form.inputs), dtype=np.int64)
+    targets, before = np.empty((2, len(ids), form.targets), dtype=np.int64)
+    _corrupt(ids, lengths, form.example, form.denoiser.mode, marks, inputs[:, :-1], targets)
+    inputs[:, -1] = marks.final
+    before[:, 0], before[:, 1:] = marks.start, targets[:, :-1]
+    return {"input_ids": inputs, "decoder_input_ids": before, "labels": targets}
 
 
 def decoder_only(
@@ -116,22 +115,21 @@ def decoder_only(
         [[-100, -100, -100, -100, -100, -100, 16, 17, 1]]
     """
     ids = _checked(tokens, form, marks, epochs, indices)
-    rows, done = len(ids), 0
-    inputs, labels = list[Int64s](), list[Int64s]()
+    inputs = np.full((len(ids), form.length), marks.pad)
+    labels = np.full((len(ids), form.length), IGNORED)
+    read = made = 0
     for place, example in enumerate(form.examples):
-        parts = segments(example, seed=seed, epochs=epochs, indices=indices, place=place)
-        given, wanted = _divide(ids[:, done : done + example.tokens], parts, form, example, marks)
-        inputs += [given, wanted]
-        labels += [np.full_like(given, IGNORED), wanted]
-        done += example.tokens
-    labels.append(np.full((rows, form.padding), IGNORED))
-    batch: Batch = {
-        "input_ids": np.concatenate([*inputs, np.full((rows, form.padding), marks.pad)], axis=1),
-        "labels": np.concatenate(labels, axis=1),
-    }
-    batch["labels"][:, 0] = IGNORED  # nothing comes before it
+        lengths = segment_lengths(example, seed=seed, epochs=epochs, indices=indices, place=place)
+        given = inputs[:, made : made + example.inputs]
+        wanted = inputs[:, made + example.inputs : made + example.inputs + example.targets]
+        mine = np.ascontiguousarray(ids[:, read : read + example.tokens])
+        _corrupt(mine, lengths, example, form.denoiser.mode, marks, given, wanted)
+        labels[:, made + example.inputs : made + example.inputs + example.targets] = wanted
+        read, made = read + example.tokens, made + example.inputs + example.targets
+    labels[:, 0] = IGNORED  # nothing comes before it
+    batch: Batch = {"input_ids": inputs, "labels": labels}
     if prefix:
-        batch["attention_mask"] = np.repeat(prefix_mask(form)[None, None], rows, axis=0)
+        batch["attention_mask"] = np.repeat(prefix_mask(form)[None, None], len(ids), axis=0)
     return batch
 
 
@@ -149,25 +147,36 @@ def prefix_mask(form: Packed) -> npt.NDArray[np.bool_]:
     return seen
 
 
-def _divide(ids: Int64s, parts: Int64s, form: Form, example: Example, marks: Marks) -> tuple[Int64s, Int64s]:
-    """The inputs, without a final token, and the targets."""
-    rows = len(ids)
-    taken = (parts & 1).astype(bool)
-    given = [np.full((rows, 1), marks.modes[form.denoiser.mode])] if example.mode and form.denoiser.mode else []
-    last = [np.full((rows, 1), marks.final)] if example.final else []
+def _corrupt(
+    ids: Int64s, lengths: Int64s, example: Example, mode: Mode | None, marks: Marks, given: Int64s, wanted: Int64s
+) -> None:
+    """Write the inputs, without a final token, and the targets of windows with segments of these lengths."""
+    rows, size = ids.shape
+    if example.final:
+        wanted[:, -1] = marks.final
+        wanted = wanted[:, :-1]
+    if example.mode and mode:
+        given[:, 0] = marks.modes[mode]
+        given = given[:, 1:]
+    kept = size - example.noise
     if not example.marked:
-        cut = example.tokens - example.noise
-        return np.concatenate([*given, ids[:, :cut]], axis=1), np.concatenate([ids[:, cut:], *last], axis=1)
-    if example.noise == example.tokens:
-        sentinel = np.full((rows, 1), marks.sentinels[0])
-        return np.concatenate([*given, sentinel], axis=1), np.concatenate([sentinel, ids, *last], axis=1)
-    first = np.ones_like(taken)
-    np.not_equal(parts[:, 1:], parts[:, :-1], out=first[:, 1:])
-    # A sentinel stands in the inputs where a span begins, and in the targets where what is kept before it does.
-    marked = np.where(first, np.asarray(marks.sentinels)[parts >> 1], ids)
-    inputs = np.where(taken, marked, ids)[~taken | first].reshape(rows, -1)
-    targets = np.where(taken, ids, marked)[taken | first].reshape(rows, -1)
-    return np.concatenate([*given, inputs], axis=1), np.concatenate([targets, *last], axis=1)
+        given[:], wanted[:] = ids[:, :kept], ids[:, kept:]
+    elif not kept:
+        given[:], wanted[:, :1], wanted[:, 1:] = marks.sentinels[0], marks.sentinels[0], ids
+    else:
+        # A sentinel stands in the inputs where a span begins, and in the targets where what is kept before it does.
+        begins = np.cumsum(lengths, axis=1) - lengths + np.arange(0, rows * size, size)[:, None]
+        taken = np.repeat(np.tile((False, True), rows * example.spans), lengths.ravel())
+        sentinels = np.array(marks.sentinels[: example.spans])
+        given[:] = _in_place_of(begins[:, 1::2], sentinels, ids, ~taken)
+        wanted[:] = _in_place_of(begins[:, 0::2], sentinels, ids, taken)
+
+
+def _in_place_of(begins: Int64s, sentinels: Int64s, ids: Int64s, chosen: npt.NDArray[np.bool_]) -> Int64s:
+    """The chosen tokens of each row, and a sentinel where each segment begins that is not chosen."""
+    rows, marked = len(ids), ids.flatten()
+    marked[begins], chosen[begins] = sentinels, True
+    return marked[chosen].reshape(rows, -1)
 
 
 def _checked(tokens: Ints, form: Form, marks: Marks, epochs: Ints, indices: Ints) -> Int64s:

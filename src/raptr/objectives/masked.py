@@ -126,9 +126,8 @@ def most_predictions(length: int, rate: float) -> int:
 
 def _words(seed: int, epochs: Ints, indices: Ints, length: int) -> draw.Words:
     """The random words of every sequence, shape (B, 3, T)."""
-    places = zip(epochs.tolist(), indices.tolist(), strict=True)
-    rows = [draw.words(seed, draw.MASKS, (epoch, index, 0), 3 * length) for epoch, index in places]
-    return np.array(rows, dtype=np.uint64).reshape(len(rows), 3, length)
+    places = [(epoch, index, 0) for epoch, index in zip(epochs.tolist(), indices.tolist(), strict=True)]
+    return draw.table(seed, draw.MASKS, places, 3 * length).reshape(len(places), 3, length)
 
 
 def _at_positions(labels: npt.NDArray[np.int64], chosen: Bools, predictions: int) -> Batch:

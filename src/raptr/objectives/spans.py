@@ -13,12 +13,12 @@ from raptr.plan import draw
 Int64s = npt.NDArray[np.int64]
 
 
-def segments(example: Example, *, seed: int, epochs: Ints, indices: Ints, place: int = 0) -> Int64s:
-    """To which segment each token belongs: 0, 2, 4, ... are kept, 1, 3, 5, ... are spans.
+def segment_lengths(example: Example, *, seed: int, epochs: Ints, indices: Ints, place: int = 0) -> Int64s:
+    """How long the segments of each window are: what is kept, and the span behind it, in turn.
 
     Both the N tokens and the n - N kept ones are divided into S parts, every division into parts of at least one
-    token equally likely, as in T5. The parts take turns, a kept one first: a window begins with a kept token and
-    ends with a span. Without kept tokens there is segment 1 only.
+    token equally likely, as in T5. A kept part comes first: a window begins with a kept token and ends with a span.
+    Without kept tokens the first part is empty.
 
     Args:
         example: the numbers of a window.
@@ -28,31 +28,27 @@ def segments(example: Example, *, seed: int, epochs: Ints, indices: Ints, place:
         place: which example of its sequence this is.
 
     Returns:
-        int64 of shape (B, n), rising from 0 to 2 S - 1 in every row.
+        int64 of shape (B, 2 S), of sum n in every row.
 
     Example:
-        >>> one = segments(Example(6, 3, 1), seed=0, epochs=np.array([0]), indices=np.array([0]))
+        >>> one = segment_lengths(Example(6, 3, 1), seed=0, epochs=np.array([0]), indices=np.array([0]))
         >>> one.tolist()  # one span is always at the end
-        [[0, 0, 0, 1, 1, 1]]
+        [[3, 3]]
     """
     rows, kept = len(epochs), example.tokens - example.noise
-    if kept == 0:
-        return np.ones((rows, example.tokens), dtype=np.int64)
-    if example.spans == 1:
-        return np.broadcast_to((np.arange(example.tokens) >= kept).astype(np.int64), (rows, example.tokens))
-    count = example.tokens - 2  # N - 1 places to cut the one, n - N - 1 to cut the other
-    places = zip(epochs.tolist(), indices.tolist(), strict=True)
-    words = np.empty((rows, count), dtype=np.uint64)
-    for row, (epoch, index) in enumerate(places):
-        words[row] = draw.words(seed, draw.SPANS, (epoch, index, place), count)
     lengths = np.empty((rows, 2 * example.spans), dtype=np.int64)
-    lengths[:, 0::2] = _parts(words[:, example.noise - 1 :], kept, example.spans)
+    if example.spans == 1:
+        lengths[:] = kept, example.noise
+        return lengths
+    count = example.tokens - 2  # N - 1 places to cut the one, n - N - 1 to cut the other
+    places = [(epoch, index, place) for epoch, index in zip(epochs.tolist(), indices.tolist(), strict=True)]
+    words = draw.halves(draw.table(seed, draw.SPANS, places, (count + 1) // 2))
+    lengths[:, 0::2] = _parts(words[:, example.noise - 1 : count], kept, example.spans)
     lengths[:, 1::2] = _parts(words[:, : example.noise - 1], example.noise, example.spans)
-    numbers = np.tile(np.arange(2 * example.spans), rows)
-    return np.repeat(numbers, lengths.ravel()).reshape(rows, example.tokens)
+    return lengths
 
 
-def _parts(words: draw.Words, total: int, parts: int) -> Int64s:
+def _parts(words: draw.Halves, total: int, parts: int) -> Int64s:
     """``total`` divided into ``parts`` at the places with the smallest words; shape (B, parts)."""
     cuts = np.empty((len(words), parts + 1), dtype=np.int64)
     cuts[:, 0], cuts[:, -1] = 0, total
@@ -63,10 +59,11 @@ def _parts(words: draw.Words, total: int, parts: int) -> Int64s:
     return np.diff(cuts, axis=1)
 
 
-def _smallest(words: draw.Words, count: int) -> Int64s:
+def _smallest(words: draw.Halves, count: int) -> Int64s:
     """The places of the ``count`` smallest words of every row, in rising order; shape (B, count)."""
+    rows, size = words.shape
     most = np.partition(words, count - 1, axis=1)[:, count - 1 : count]
-    rows, places = np.nonzero(words <= most)
-    if len(rows) != len(words) * count:  # equal words, once in 2**64
+    places = np.flatnonzero(words <= most)
+    if len(places) != rows * count:  # equal words, once in ten million rows: the first of them
         return np.sort(np.argsort(words, axis=1, kind="stable")[:, :count], axis=1)
-    return places.reshape(len(words), count)
+    return places.reshape(rows, count) - np.arange(0, rows * size, size)[:, None]
