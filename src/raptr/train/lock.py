@@ -1,0 +1,109 @@
+"""One process at a time in a run's folder."""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from raptr.errors import RaptrError
+
+_LOCK, _OWNER = ".lock", ".owner.json"
+
+BEAT = 10.0
+"""Seconds between two signs of life of an owner."""
+
+SILENT = 60.0
+"""After so many seconds without one, an owner on another machine has ended."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Own a folder, or be refused because another process does.
+
+    The system gives a lock back when its process ends, however that ends, so on one machine a lock is never left
+    behind. A file system may not share locks between machines; so an owner touches a file every `BEAT` seconds, and
+    one on another machine that has been silent for `SILENT` seconds has ended.
+
+    Args:
+        folder: made if it is missing.
+
+    Raises:
+        RaptrError: another process works in it; its number and machine are named.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
+        ...     with locked(Path(folder)):  # doctest: +ELLIPSIS
+        ...         pass
+        Traceback (most recent call last):
+        raptr.errors.RaptrError: ... is being worked in by process ...
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, owner = FileLock(folder / _LOCK, is_singleton=False), folder / _OWNER
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise _taken(folder, _read(owner)) from None
+    try:
+        found = _read(owner)
+        if found.get("host") not in (None, socket.gethostname()) and _age(owner) < SILENT:
+            raise _taken(folder, found)
+        owner.write_text(json.dumps(_myself()), encoding="utf-8")
+        ended = threading.Event()
+        heart = threading.Thread(target=_beat, args=(owner, ended), daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            heart.join()
+            owner.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _myself() -> dict[str, Any]:
+    return {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def _beat(owner: Path, ended: threading.Event) -> None:
+    while not ended.wait(BEAT):
+        try:
+            owner.touch()
+        except OSError:  # a full or lost disk: whoever writes what matters will say so
+            continue
+
+
+def _read(owner: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(owner.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _age(owner: Path) -> float:
+    """Seconds since the last sign of life, by the clock of the file system, which all machines share."""
+    probe = owner.with_name(f".now.{os.getpid()}")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - owner.stat().st_mtime
+    except OSError:
+        return 0.0
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _taken(folder: Path, owner: dict[str, Any]) -> RaptrError:
+    who = f"process {owner.get('process', '(unknown)')} on {owner.get('host', 'an unknown machine')}"
+    since = f" since {owner['since']}" if "since" in owner else ""
+    return RaptrError(
+        f"{folder} is being worked in by {who}{since}; wait until it has ended, end it, or give another --output."
+    )
