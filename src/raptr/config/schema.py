@@ -102,6 +102,12 @@ class CheckpointConfig(_Section):
         return _interval(self.every, steps)
 
 
+class StabilityConfig(_Section):
+    """An update whose loss or gradient norm is not finite is not made; at so many in a row the run stops."""
+
+    max_skipped_updates: int = Field(default=10, ge=1)
+
+
 ObjectiveConfig = Annotated[CausalConfig | MaskedConfig | DenoisingConfig, Field(discriminator="name")]
 
 
@@ -122,6 +128,7 @@ class RunConfig(_Section):
     training: dict[str, Any] = {}
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
+    stability: StabilityConfig = StabilityConfig()
 
     @model_validator(mode="before")
     @classmethod

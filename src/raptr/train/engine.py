@@ -1,9 +1,11 @@
 """From a config to a trained model: data, model and method on Hugging Face's Trainer."""
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from rich.console import Console
 from transformers.integrations import TensorBoardCallback
@@ -21,6 +23,7 @@ from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.checkpoint import KEPT, CheckpointCallback, newest_checkpoint, remove_checkpoints
 from raptr.train.environment import describe_environment
+from raptr.train.finite import FiniteCallback
 from raptr.train.folder import Result, check_folder, check_same, read_result, write_json, write_text
 from raptr.train.metrics import ACTIVE, MetricsCallback, Progress
 from raptr.train.progress import ProgressCallback
@@ -36,6 +39,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
 
     metrics: MetricsCallback | None = None
     progressive: ProgressiveCallback | None = None
+    finite: FiniteCallback | None = None
     data_collator: Collator | WindowCollator
     validation_collator: Collator | WindowCollator
     _mean_predicted: float | None = None
@@ -56,7 +60,21 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         loss, *rest = super().prediction_step(model, inputs, *args, **kwargs)
         return (loss if self._mean_predicted is None else loss * predicted / self._mean_predicted, *rest)
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if self.finite is not None:
+            self.finite.saw_loss(loss)
+        return loss
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        norm = super()._get_grad_norm(*args, **kwargs)
+        if self.finite is not None:
+            self.finite.saw_norm(norm)
+        return norm
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if not math.isfinite(logs.get("loss", 0.0)):
+            self._tr_loss.zero_()  # what the Trainer subtracted from it leaves no number in it for good
         if "loss" in logs and self.progressive is not None and self.progressive.plan is not None:
             factor = lr_factor_of(self.progressive.plan, self.state.global_step - 1)
             logs = {**logs, "learning_rate": logs["learning_rate"] * factor}
@@ -138,13 +156,15 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
         list(task.validation_data()),
         task.work if task.denoised else None,
     )
+    finite = FiniteCallback(config.stability.max_skipped_updates, progressive)
+    metrics.finite = finite
     bar = ProgressCallback(title, console, progressive, metrics, task.costs)
     try:
         trainer = make_trainer(
             task,
             folder,
             model,
-            [progressive, metrics, bar, CheckpointCallback(metrics)],
+            [progressive, metrics, bar, CheckpointCallback(metrics), finite],
             task.steps,
             eval_strategy="steps",
             eval_steps=config.evaluation.interval(task.steps),
@@ -153,7 +173,7 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
             save_steps=config.checkpoints.interval(task.steps),
             save_total_limit=KEPT,
         )
-        trainer.metrics, trainer.progressive = metrics, progressive
+        trainer.metrics, trainer.progressive, trainer.finite = metrics, progressive, finite
     except (ValueError, RuntimeError, ImportError) as error:
         if not existed:
             shutil.rmtree(folder, ignore_errors=True)  # the Trainer makes its folder before it looks at its arguments

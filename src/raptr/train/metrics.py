@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from raptr.plan import LayerCosts, Plan
+from raptr.train.boundary import Boundaries
 from raptr.train.callback import ProgressiveCallback
+from raptr.train.finite import FiniteCallback
 
 ACTIVE = "_active"
 """Ends the name of a validation that was measured with the part that was trained, not with the full model."""
@@ -116,8 +118,9 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     """Writes metrics.jsonl and keeps the totals.
 
     A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
-    loss, gradient norm and learning rate of this very step, and the totals. A line of kind "eval"
-    holds the validation loss of the full model after that many steps: the mean over the validation
+    loss, gradient norm and learning rate of this very step, the totals, and how many updates were skipped
+    so far where there are any (`FiniteCallback`). A line of kind "boundary" holds how much the loss jumped
+    where a stage began (`Boundaries`). A line of kind "eval" holds the validation loss of the full model after that many steps: the mean over the validation
     sources, and where there are several, that of each. While the full model holds layers that were never
     trained, the same of the part that was is beside it, ``eval_loss_active``.
 
@@ -140,6 +143,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         work: Work | None = None,
     ) -> None:
         self.progress = Progress()
+        self.finite: FiniteCallback | None = None
+        self._boundaries = Boundaries()
         self._path = path
         self._progressive = progressive
         self._costs = costs
@@ -160,12 +165,20 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         """The totals and how much of the file belongs to them, for a checkpoint; the file is on disk then."""
         with self._path.open("rb") as file:
             os.fsync(file.fileno())
-        return {"bytes": self._path.stat().st_size, "progress": asdict(self.progress)}
+        return {
+            "bytes": self._path.stat().st_size,
+            "progress": asdict(self.progress),
+            "losses": self._boundaries.losses,
+            "skipped": {} if self.finite is None else self.finite.snapshot(),
+        }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's snapshot; what was recorded after it is cut off when training begins."""
         self.progress = Progress(**{k: _number(v) for k, v in snapshot["progress"].items()})
         self._bytes = snapshot["bytes"]
+        self._boundaries.losses = [_number(loss) for loss in snapshot["losses"]]
+        if self.finite is not None:
+            self.finite.restore(snapshot["skipped"])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -213,6 +226,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         plan = self._progressive.plan
         assert plan is not None
         self.progress.loss = logs["loss"]
+        skipped = 0 if self.finite is None else self.finite.skipped.total
         self._write(
             {
                 "kind": "train",
@@ -222,9 +236,13 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
                 "loss": logs["loss"],
                 "grad_norm": logs.get("grad_norm"),
                 "learning_rate": logs["learning_rate"],
+                **({"skipped_updates": skipped} if skipped else {}),
                 **self.progress.totals(),
             }
         )
+        jump = self._boundaries.add(plan, state.global_step - 1, logs["loss"])
+        if jump is not None:
+            self._write({"kind": "boundary", **jump})
 
     def on_evaluate(
         self,

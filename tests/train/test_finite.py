@@ -1,0 +1,96 @@
+"""Losses and gradients that are no numbers: the update is not made, it is counted, and too many end the run."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raptr.train import engine
+from raptr.train.engine import Trainer
+from raptr.train.finite import Diverged
+from runs import metrics, run, tiny
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, steps: set[int], what: str) -> list[dict[str, torch.Tensor]]:
+    """Let the loss or the gradients of some steps be no number; and give the weights before every step."""
+    seen: list[dict[str, torch.Tensor]] = []
+    training_step = engine.transformers.Trainer.training_step
+
+    def step(self: Trainer, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        loss = training_step(self, model, *args, **kwargs)
+        if self.state.global_step in steps:
+            if what == "loss":
+                return loss * math.inf
+            next(p for p in model.parameters() if p.grad is not None).grad.fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(engine.transformers.Trainer, "training_step", step)
+    return seen
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("changes", [{}, {"methods__raptr__inactive": "zero"}, {"training__max_grad_norm": 0.0}])
+def test_such_an_update_is_not_made_and_is_counted(
+    what: str, changes: dict[str, Any], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = broken(monkeypatch, {3, 4, 7}, what)
+    _, result = run(tiny(**changes), tmp_path / "run", cache)
+    lines = metrics(tmp_path / "run", "train")
+    assert [line.get("skipped_updates", 0) for line in lines] == [0, 0, 0, 1, 2, 2, 2, 3, 3]
+    assert [line["loss" if what == "loss" else "grad_norm"] is None for line in lines] == [
+        step in (3, 4, 7) for step in range(9)
+    ]
+    for step in range(1, 8):  # step 0 has a learning rate of 0
+        same = all(torch.equal(before[step][name], before[step + 1][name]) for name in before[0])
+        assert same == (step in (3, 4, 7)), step
+    assert math.isfinite(result["eval_loss"])
+
+
+def test_the_optimizer_remembers_nothing_of_it(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[Any] = []
+    step_end = engine.FiniteCallback.on_step_end
+
+    def seen(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        found = kwargs["optimizer"].state_dict()["state"]
+        states.append(
+            {key: {name: torch.as_tensor(v).clone() for name, v in one.items()} for key, one in found.items()}
+        )
+        step_end(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(engine.FiniteCallback, "on_step_end", seen)
+    broken(monkeypatch, {4}, "loss")
+    run(tiny(method="full"), tmp_path / "run", cache)
+
+    def same(a: Any, b: Any) -> bool:
+        return all(torch.equal(one[name], b[key][name]) for key, one in a.items() for name in one)
+
+    assert same(states[3], states[4])
+    assert not same(states[4], states[5])  # control
+
+
+def test_too_many_in_a_row_end_the_run_and_leave_its_checkpoint(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch, {1, 5, 6, 7}, "gradient")
+    config = tiny(stability__max_skipped_updates=3, checkpoints__every=2)
+    with pytest.raises(Diverged, match=r"3 updates in a row .* step 8, in stage 3 of 3, with the layers 0, 1, 2, 3\."):
+        run(config, tmp_path / "run", cache)
+    checkpoint = tmp_path / "run" / "checkpoints" / "checkpoint-6"
+    assert json.loads((checkpoint / "raptr.json").read_text())["metrics"]["skipped"] == {"total": 2, "in_a_row": 1}
+    assert not (tmp_path / "run" / "result.json").exists()
+    monkeypatch.undo()  # what was wrong is mended: the same command goes on
+    _, result = run(config, tmp_path / "run", cache)
+    assert math.isfinite(result["eval_loss"])
+    assert metrics(tmp_path / "run", "train")[-1]["skipped_updates"] == 2
+
+
+def test_jumps_at_boundaries_are_recorded(tmp_path: Path, cache: Path) -> None:
+    run(tiny(), tmp_path / "run", cache)
+    losses = [line["loss"] for line in metrics(tmp_path / "run", "train")]
+    found = metrics(tmp_path / "run", "boundary")
+    assert [(one["step"], one["stage"], one["window"]) for one in found] == [(3, 1, 3), (6, 2, 3)]
+    assert found[0]["jump"] == pytest.approx(sum(losses[3:6]) / 3 - sum(losses[:3]) / 3)
