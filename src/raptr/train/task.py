@@ -188,8 +188,8 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
         if denoised is None:
             raise
         raise RaptrError(
-            f"{error} With data.sequence_length={config.data.sequence_length}, denoising trains on stretches of {length} tokens "
-            f"and validates on windows of up to {longest}."
+            f"{error} With data.sequence_length={config.data.sequence_length}, denoising trains on stretches of "
+            f"{length} tokens and validates on windows of up to {longest}."
         ) from error
     task = Task(
         config=config,
