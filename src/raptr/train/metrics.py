@@ -120,9 +120,10 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
     loss, gradient norm and learning rate of this very step, the totals, and how many updates were skipped
     so far where there are any (`FiniteCallback`). A line of kind "boundary" holds how much the loss jumped
-    where a stage began (`Boundaries`). A line of kind "eval" holds the validation loss of the full model after that many steps: the mean over the validation
-    sources, and where there are several, that of each. While the full model holds layers that were never
-    trained, the same of the part that was is beside it, ``eval_loss_active``.
+    where a stage began (`Boundaries`). A line of kind "eval" holds the validation loss of the full model
+    after that many steps: the mean over the validation sources, and where there are several, that of each.
+    While the full model holds layers that were never trained, the same of the part that was is beside it,
+    ``eval_loss_active``.
 
     Args:
         path: the file; started anew, unless the state of a checkpoint is restored.

@@ -14,7 +14,7 @@ EXIT_CODE = 75
 """Of a command that stopped in order and can go on: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """A run was asked to stop, and has saved a checkpoint from which the same command goes on."""
 
 
