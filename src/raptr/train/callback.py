@@ -17,8 +17,9 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
 
     It only calls the functional form: the model is attached when the Trainer is made (before it is
     wrapped or sharded), the plan is bound to the Trainer's own number of steps and the optimizer
-    prepared when training begins, a subnetwork is activated at every micro-step, and the model
-    is detached at the end. A resumed run goes on exactly, since a plan is a function of the step.
+    prepared when training begins, a subnetwork is activated at every micro-step (ranks make sure first that
+    they choose the same), and the model is detached at the end. A resumed run goes on exactly, since a plan is a
+    function of the step.
 
     Args:
         method: e.g. ``raptr.RaPTr("6-8-10-12")``.
@@ -71,6 +72,7 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         assert self.net is not None
         assert self.plan is not None
         self._micro = 0
+        self.net.check_ranks(self.plan, state.global_step, micro_steps=args.gradient_accumulation_steps)
         self.net.activate(self.plan, state.global_step)
 
     def on_substep_end(
