@@ -20,11 +20,11 @@ def launch(mode: str, out: Path, worker: Path = WORKER, *more: str) -> dict[str,
         port = free.getsockname()[1]
     ranks = range(1 if mode == "single" else 2)
     found = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    common = {**os.environ, "PYTHONPATH": found, "WORLD_SIZE": str(len(ranks))}
+    common = {**os.environ, "PYTHONPATH": found, "WORLD_SIZE": str(len(ranks)), "OMP_NUM_THREADS": "1"}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", f"model.{worker.stem}", mode, *more, str(out)],
+            [sys.executable, "-m", f"{worker.parent.name}.{worker.stem}", mode, *more, str(out)],
             env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -10,6 +10,7 @@ from raptr.errors import RaptrError
 from raptr.model import AttachedModel, attach
 from raptr.model.optimizer import Inactive
 from raptr.plan import Method, Plan
+from raptr.train.ranks import world_size
 
 
 class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
@@ -57,6 +58,7 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Bind the plan and prepare the optimizer."""
+        _check_processes(args)
         _check_ddp(args, kwargs["model"])
         if self.net is not None and self.plan is not None and self.net.detachable:
             self.net.detach()  # left over from a training that was interrupted
@@ -96,6 +98,15 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         if self.net is None or self.net.model is not model:
             self.net = attach(model)
         return self.net
+
+
+def _check_processes(args: TrainingArguments) -> None:
+    """Refuse processes that know of each other while their Trainers do not."""
+    if world_size() > 1 and args.world_size == 1:
+        raise RaptrError(
+            f"{world_size()} processes were started, but the Trainer sees one: each would train a model of its own. "
+            "Without an accelerator set TrainingArguments(use_cpu=True)."
+        )
 
 
 def _check_ddp(args: TrainingArguments, model: nn.Module) -> None:
