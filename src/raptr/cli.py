@@ -208,11 +208,13 @@ def data(
 def train(arguments: Arguments = None, output: Output = None, cache: Cache = None, strict: Strict = False) -> None:
     """Train a config's model with its method, and write a report.
 
-    A run that was stopped goes on from its newest checkpoint when the command is given again.
+    A run that was stopped goes on from its newest checkpoint when the command is given again. On several GPUs:
+    torchrun --nproc_per_node 8 -m raptr train CONFIG, with training.fsdp=true to shard the model.
     """
     with _loading():
         from raptr import terminal
         from raptr.train.engine import train as run
+        from raptr.train.ranks import is_main, part
         from raptr.train.task import prepare_task
 
     config = _load(arguments, strict=strict)
@@ -220,6 +222,9 @@ def train(arguments: Arguments = None, output: Output = None, cache: Cache = Non
     console = _console(stderr=True)
     with _interruptible("the same command goes on from the newest checkpoint"):
         result = run(prepare_task(config, _cache(cache)), folder, console=console, command=_command())
+    part()
+    if not is_main():
+        return
     terminal.show_result(_console(), result)
     _console().print(f"model: {folder / 'model'}", highlight=False, soft_wrap=True)
     _write_report(folder)
@@ -372,8 +377,10 @@ def _command() -> str:
 
 
 def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=140)
+    """For what is shown: of several processes of torchrun the first one speaks."""
+    quiet = os.environ.get("RANK", "0") != "0"
+    console = Console(stderr=stderr, quiet=quiet)
+    return console if console.is_terminal else Console(stderr=stderr, quiet=quiet, width=140)
 
 
 @contextmanager

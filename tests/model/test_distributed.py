@@ -13,18 +13,18 @@ import pytest
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
 
-def launch(mode: str, out: Path, worker: Path = WORKER, *more: str) -> dict[str, Any]:
-    """Run a worker alone or as two ranks, and read what rank 0 wrote."""
+def launch(mode: str, out: Path, worker: Path = WORKER, *more: str, size: int = 2) -> dict[str, Any]:
+    """Run a worker alone or as several ranks, and read what rank 0 wrote."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ranks = range(1 if mode == "single" else 2)
+    ranks = range(1 if mode == "single" else size)
     found = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    common = {**os.environ, "PYTHONPATH": found, "WORLD_SIZE": str(len(ranks))}
+    common = {**os.environ, "PYTHONPATH": found, "WORLD_SIZE": str(len(ranks)), "OMP_NUM_THREADS": "1"}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", f"model.{worker.stem}", mode, *more, str(out)],
+            [sys.executable, "-m", f"{worker.parent.name}.{worker.stem}", mode, *more, str(out)],
             env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

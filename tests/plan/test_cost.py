@@ -9,7 +9,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raptr.errors import RaptrError
-from raptr.plan import Full, LayerCosts, ModelShape, Plan, RaPTr, Schedule, Stage, Subnetwork, plan_cost, steps_for
+from raptr.plan import (
+    Full,
+    LayerCosts,
+    LayerPart,
+    ModelShape,
+    Plan,
+    RaPTr,
+    Schedule,
+    SequenceMask,
+    Stage,
+    Subnetwork,
+    plan_cost,
+    steps_for,
+)
 
 TWELVE = ModelShape.of(layers=12)
 TWO = ModelShape.of(layers=(6, 10))
@@ -158,3 +171,13 @@ def test_a_budget_below_the_shortest_run_is_refused(budget: float) -> None:
 def test_a_refused_budget_says_what_is_possible() -> None:
     with pytest.raises(RaptrError, match=r"budget of 1\b.*raise the budget"):
         steps_for(1.0, lambda n: RaPTr("6-8-10-12").plan(TWELVE, n), LayerCosts.uniform(TWELVE))
+
+
+def test_layers_on_some_sequences_cost_what_all_ranks_keep() -> None:
+    mask = SequenceMask(keep=0.5, seed=1, step=3)
+    subnetwork = Subnetwork(((0,),), ((LayerPart(sequences=mask),),))
+    costs = LayerCosts(layers=((8.0, 8.0),))
+    kept = [len(mask.kept(8, rank)) for rank in range(3)]
+    assert len(set(kept)) > 1, "the check needs ranks that keep different numbers"
+    assert costs.of_layers(subnetwork, sequences=8, ranks=3) == pytest.approx(8.0 * sum(kept) / 24)
+    assert costs.of_layers(subnetwork, sequences=8) == kept[0]

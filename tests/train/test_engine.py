@@ -375,9 +375,11 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str, cac
         prepare_task(tiny(**changes), cache)
 
 
-def test_several_processes_are_refused_with_what_to_use(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TrainingArguments, "world_size", 2)
-    with pytest.raises(RaptrError, match=r"one process, but 2 were started.*ProgressiveCallback"):
+def test_several_gpus_in_one_process_are_refused_with_how_to_start(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
+    with pytest.raises(RaptrError, match=r"2 GPUs are there.*torchrun --nproc_per_node 2"):
         prepare_task(tiny(), cache)
 
 

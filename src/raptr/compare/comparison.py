@@ -19,6 +19,7 @@ from raptr.results import summarise
 from raptr.train.engine import train
 from raptr.train.folder import claim_folder, read_result, write_json
 from raptr.train.hint import hint
+from raptr.train.ranks import world_size
 from raptr.train.task import Task, prepare_task
 
 ALL = "all"
@@ -77,6 +78,11 @@ def compare(
     Raises:
         RaptrError: before anything is trained, if any of the runs could not be.
     """
+    if world_size() > 1:
+        raise RaptrError(
+            f"raptr compare trains its runs one after the other in one process, but {world_size()} were started; start "
+            "it once on each machine (--only says which runs), or train each run with torchrun -m raptr train."
+        )
     grid = grid or {}
     every = list(methods) == [ALL]
     methods = list(dict.fromkeys([*SETTINGS, *config.methods])) if every else methods

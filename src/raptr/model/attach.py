@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from raptr.errors import RaptrError
+from raptr.model.agreement import EVERY, Agreement
 from raptr.model.boundaries import Boundaries
 from raptr.model.check import Layers, find_layers
 from raptr.model.depth import Gate, gate_of, is_topmost, keep_only, put_gate, take_gate
@@ -99,6 +100,7 @@ class AttachedModel:
         self._active: Subnetwork | None = None
         self._step: int | None = None
         self._boundaries = Boundaries(layers)
+        self._agreement = Agreement(layers.shape)
         for i, (stack, shape) in enumerate(zip(self._stacks, self.shape.stacks, strict=True)):
             returns, required = layers.returns(i), dict(shape.required)
             gates = [put_gate(block, returns, required=layer in required) for layer, block in enumerate(stack.blocks)]
@@ -165,6 +167,25 @@ class AttachedModel:
             prepared.restore()
             prepared.stepped, prepared.factor, prepared.active = False, factor, True
         return subnetwork
+
+    def check_ranks(self, plan: Trainable, step: int, *, micro_steps: int = 1, every: int = EVERY) -> None:
+        """Make sure that all ranks train the same layers, heads, neurons and copies; call it before `activate`.
+
+        Ranks that choose different layers are wrong without an error under FSDP2, or wait for each other for ever. It
+        is a collective operation, made at the first step, where a stage begins and every ``every`` steps; in between,
+        and where there is one process, a call does nothing. `ProgressiveCallback` and ``raptr train`` call it.
+
+        Args:
+            plan: what is activated.
+            step: the optimizer step, from 0.
+            micro_steps: of a step, where gradients are accumulated and each has a subnetwork of its own.
+            every: steps between two comparisons.
+
+        Raises:
+            RaptrError: on every rank, before anything is trained, with what differs: step, stack, which layers on
+                which rank.
+        """
+        self._agreement.check(plan, step, micro_steps, every)
 
     @contextmanager
     def using(self, subnetwork: Subnetwork) -> Iterator[None]:

@@ -7,6 +7,7 @@ plan answers, for any step in any order, which subnetwork is trained.
 from raptr.plan.cost import LayerCosts, StageCost, plan_cost, steps_for
 from raptr.plan.methods import METHODS, Full, RaPTr
 from raptr.plan.protocol import Keep, Method, Plan, Trainable, Width, lr_factor_of, trained_part, width_of
+from raptr.plan.resolved import digest_of, facts_of
 from raptr.plan.schedule import Schedule, Stage
 from raptr.plan.shape import ModelShape, StackShape
 from raptr.plan.subnetwork import WHOLE, Copy, LayerPart, SequenceMask, Subnetwork
@@ -33,6 +34,8 @@ __all__ = [
     "Trainable",
     "TransitionLR",
     "Width",
+    "digest_of",
+    "facts_of",
     "lr_factor_of",
     "plan_cost",
     "steps_for",

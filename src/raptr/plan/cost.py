@@ -54,14 +54,21 @@ class LayerCosts:
         """The cost of a step of the full model."""
         return self.all_layers + self.other
 
-    def of_layers(self, subnetwork: Subnetwork, shape: ModelShape | None = None, sequences: int | None = None) -> float:
+    def of_layers(
+        self,
+        subnetwork: Subnetwork,
+        shape: ModelShape | None = None,
+        sequences: int | None = None,
+        ranks: int = 1,
+    ) -> float:
         """The cost of a subnetwork's layers.
 
         Args:
             subnetwork: what runs.
             shape: of the model, which says what kept heads and neurons are a share of; not needed without such.
             sequences: how many a rank's batch has, where layers run on some of them: the cost is then that of those
-                which rank 0 keeps, and their expected number without it.
+                which the ranks keep, and of their expected number without it.
+            ranks: how many there are.
 
         Raises:
             RaptrError: the subnetwork is not a part of a model of this shape.
@@ -82,7 +89,8 @@ class LayerCosts:
                 if part.sequences is not None:
                     batch = part.sequences.keep
                     if sequences is not None:
-                        batch = len(part.sequences.kept(sequences)) / sequences
+                        kept = sum(len(part.sequences.kept(sequences, rank)) for rank in range(ranks))
+                        batch = kept / (sequences * ranks)
                 total += batch * self.of_layer(i, layer, width)
         return total
 

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.train.hint import hint
+from raptr.train.ranks import world_size
 
 _OWN = {
     "output_dir": "the run's folder is given to `raptr train`",
@@ -38,10 +39,17 @@ _OWN = {
     "auto_find_batch_size": "the batch decides what a step costs and which data it sees",
     "accelerator_config": "the batch decides what a step costs and which data it sees",
     "eval_delay": "the full model is validated throughout",
+    "deepspeed": "it fills in zero gradients and moves skipped layers; use DDP, or training.fsdp",
+    "average_tokens_across_devices": "the loss of a step is the mean over the tokens of all devices",
+    "log_on_each_node": "one process writes for all",
+    "save_on_each_node": "a run has one folder, which all processes see",
     "label_smoothing_factor": "the validation loss would not be the model's",
     "logging_nan_inf_filter": "the loss of every step is recorded as it is",
 }
 """Arguments of the Trainer that raptr sets, and why they cannot be given."""
+
+_TYPES: dict[str, Any] = {"fsdp": bool | str | None}
+"""Where the Trainer takes more than its annotations say."""
 
 _AT_LEAST: dict[str, float] = {
     "per_device_train_batch_size": 1,
@@ -67,7 +75,7 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
     Raises:
         RaptrError: an unknown argument, one that raptr sets itself, or a value of the wrong type.
     """
-    hints = typing.get_type_hints(TrainingArguments)
+    hints = typing.get_type_hints(TrainingArguments) | _TYPES
     names = {field.name for field in fields(TrainingArguments) if field.init}
     given: dict[str, Any] = {}
     for key, value in config.training.items():
@@ -90,6 +98,7 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
         "report_to": "none",
         "ddp_find_unused_parameters": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": world_size() > 1 and not torch.accelerator.is_available(),  # else each rank would train alone
         "per_device_eval_batch_size": given.get("per_device_train_batch_size", 8),
     }
     fixed: dict[str, Any] = {
@@ -109,14 +118,25 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
         arguments = make(**{**defaults, **given, **fixed, **own})
     except (ValueError, ImportError, TypeError) as error:
         raise RaptrError(f"training is not valid: {error}") from error
-    if arguments.world_size > 1:
+    if arguments.world_size != world_size():
         raise RaptrError(
-            f"raptr's own runs use one process, but {arguments.world_size} were started; "
-            "under torchrun use raptr.ProgressiveCallback in a Trainer of your own."
+            f"{world_size()} processes were started, but Accelerate sees {arguments.world_size}: each would train a "
+            "model of its own; leave training.use_cpu out, and start with torchrun or accelerate launch."
+        )
+    if arguments.n_gpu > 1:
+        raise RaptrError(
+            f"one process was started, but {arguments.n_gpu} GPUs are there; start one process for each "
+            f"(torchrun --nproc_per_node {arguments.n_gpu} -m raptr train ...), or show it one with "
+            "CUDA_VISIBLE_DEVICES=0."
         )
     return arguments
 
 
+def rows_of(arguments: TrainingArguments) -> int:
+    """Sequences of one micro-step, over all processes."""
+    return int(arguments.train_batch_size * arguments.world_size)
+
+
 def batch_of(arguments: TrainingArguments) -> int:
-    """Sequences of one optimizer step, over all devices and micro-steps."""
-    return int(arguments.train_batch_size * arguments.gradient_accumulation_steps)
+    """Sequences of one optimizer step, over all processes and micro-steps."""
+    return int(rows_of(arguments) * arguments.gradient_accumulation_steps)

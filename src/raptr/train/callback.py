@@ -10,6 +10,7 @@ from raptr.errors import RaptrError
 from raptr.model import AttachedModel, attach
 from raptr.model.optimizer import Inactive
 from raptr.plan import Method, Plan
+from raptr.train.ranks import world_size
 
 
 class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
@@ -17,8 +18,9 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
 
     It only calls the functional form: the model is attached when the Trainer is made (before it is
     wrapped or sharded), the plan is bound to the Trainer's own number of steps and the optimizer
-    prepared when training begins, a subnetwork is activated at every micro-step, and the model
-    is detached at the end. A resumed run goes on exactly, since a plan is a function of the step.
+    prepared when training begins, a subnetwork is activated at every micro-step (ranks make sure first that
+    they choose the same), and the model is detached at the end. A resumed run goes on exactly, since a plan is a
+    function of the step.
 
     Args:
         method: e.g. ``raptr.RaPTr("6-8-10-12")``.
@@ -57,6 +59,7 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Bind the plan and prepare the optimizer."""
+        _check_processes(args)
         _check_ddp(args, kwargs["model"])
         if self.net is not None and self.plan is not None and self.net.detachable:
             self.net.detach()  # left over from a training that was interrupted
@@ -76,6 +79,7 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         assert self.net is not None
         assert self.plan is not None
         self._micro = 0
+        self.net.check_ranks(self.plan, state.global_step, micro_steps=args.gradient_accumulation_steps)
         self.net.activate(self.plan, state.global_step)
 
     def on_substep_end(
@@ -112,6 +116,15 @@ def _caching_parts(model: nn.Module) -> list[Any]:
     own = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
     own.pop(id(getattr(model, "config", None)), None)
     return [config for config in own.values() if getattr(config, "use_cache", None) is True]
+
+
+def _check_processes(args: TrainingArguments) -> None:
+    """Refuse processes that know of each other while their Trainers do not."""
+    if world_size() > 1 and args.world_size == 1:
+        raise RaptrError(
+            f"{world_size()} processes were started, but the Trainer sees one: each would train a model of its own. "
+            "Without an accelerator set TrainingArguments(use_cpu=True)."
+        )
 
 
 def _check_ddp(args: TrainingArguments, model: nn.Module) -> None:

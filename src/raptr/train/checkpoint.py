@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from raptr.train.folder import write_json
 from raptr.train.metrics import MetricsCallback
+from raptr.train.ranks import is_main, wait_for_all
 
 KEPT = 2
 """How many checkpoints are kept: while the newest is written, the one before it must be there."""
@@ -45,7 +46,10 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
         self._metrics = metrics
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the last file of a checkpoint."""
+        """Write the last file of a checkpoint, when every rank has written its own."""
+        wait_for_all()
+        if not is_main():
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         files.pop(_MARK, None)  # of an earlier one at the same step

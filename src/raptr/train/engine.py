@@ -14,21 +14,23 @@ from transformers.loss.loss_utils import ForMaskedLMLoss
 from raptr.config import SMALLER, dump
 from raptr.data import Collator, WindowCollator
 from raptr.errors import RaptrError
-from raptr.model import CONVENTION, attach_head
-from raptr.objectives.masked import IGNORED
+from raptr.model import CONVENTION, attach_head, find_stacks
 from raptr.plan import Method, Plan, Subnetwork, lr_factor_of, trained_part
 from raptr.train.arguments import build_arguments
 from raptr.train.attention import check_attention
 from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
-from raptr.train.checkpoint import KEPT, CheckpointCallback, newest_checkpoint, remove_checkpoints
+from raptr.train.checkpoint import KEPT, Checkpoint, CheckpointCallback, newest_checkpoint, remove_checkpoints
 from raptr.train.environment import describe_environment
 from raptr.train.finite import FiniteCallback
-from raptr.train.folder import Result, check_folder, check_same, read_result, write_json, write_text
+from raptr.train.folder import Result, check_engine, check_folder, check_same, read_result, write_json, write_text
 from raptr.train.metrics import ACTIVE, MetricsCallback, Progress
 from raptr.train.progress import ProgressCallback
+from raptr.train.ranks import engine_of, from_main, is_main, world_size
+from raptr.train.sharding import check_tied, units_of, whole_weights
 from raptr.train.task import Task
 from raptr.train.tokens import said_of
+from raptr.train.validation import Padded, PaddedCollator, weighted
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints; it is there until the run is finished."""
@@ -40,25 +42,41 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
     metrics: MetricsCallback | None = None
     progressive: ProgressiveCallback | None = None
     finite: FiniteCallback | None = None
-    data_collator: Collator | WindowCollator
+    data_collator: Collator | WindowCollator | PaddedCollator
     validation_collator: Collator | WindowCollator
     _mean_predicted: float | None = None
+    _stretch: float = 1.0
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        named = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
-        self._mean_predicted = getattr(self.eval_dataset if named is None else named, "mean_predicted", None)
+        data = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset or self.eval_dataset
+        self._mean_predicted, self._stretch = getattr(data, "mean_predicted", None), 1.0
         training_collator = self.data_collator
         self.data_collator = self.validation_collator
+        if self.args.world_size > 1:
+            data = Padded(data, self.args.eval_batch_size * self.args.world_size)
+            self._stretch, self.data_collator = data.stretch, PaddedCollator(self.validation_collator)
         try:
-            return super().get_eval_dataloader(eval_dataset)
+            return super().get_eval_dataloader(data)
         finally:
             self.data_collator = training_collator
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The Trainer averages the losses of batches by their sequences; ours are to count by what they predict."""
-        predicted = (inputs["labels"] != IGNORED).sum(dim=-1).float().mean()
-        loss, *rest = super().prediction_step(model, inputs, *args, **kwargs)
-        return (loss if self._mean_predicted is None else loss * predicted / self._mean_predicted, *rest)
+        labels, across_ranks = inputs["labels"], self.args.average_tokens_across_devices
+        self.args.average_tokens_across_devices = False  # the mean of this rank's batch, and not its share in all
+        try:
+            loss, *rest = super().prediction_step(model, inputs, *args, **kwargs)
+        finally:
+            self.args.average_tokens_across_devices = across_ranks
+        return (weighted(loss, labels, self._mean_predicted, self._stretch), *rest)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the whole model, also where the checkpoints of a sharded one are in shards."""
+        if self.is_fsdp_enabled and not _internal_call:
+            gathered = self.accelerator.get_state_dict(self.model)
+            self._save(output_dir, state_dict=whole_weights(self.model, gathered))
+        else:
+            super().save_model(output_dir, _internal_call)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **kwargs)
@@ -127,20 +145,15 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     """
     config = task.config
     title = title or folder.name
+    console = console if is_main() else Console(quiet=True)
     method = config.build_method()
     plan = task.plan(method)
     facts = _facts(task, plan, _label(task, method), command)
-    check_folder(folder, dump(config), "config.yaml")
-    checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / "metrics.jsonl")
-    finished = read_result(folder)
-    if finished is not None or checkpoint is not None:
-        check_same(folder, facts)
+    finished, checkpoint, existed = from_main(lambda: _found(folder, dump(config), facts))
     if finished is not None:
-        remove_checkpoints(folder / CHECKPOINTS)
         console.print(f"{title}: finished before", highlight=False, soft_wrap=True)
         return finished
 
-    existed = folder.exists()
     if task.added:
         console.print(f"{title}: {said_of(task.added)}", highlight=False, soft_wrap=True, markup=False)
     model = build_model(config, task.model_config)
@@ -174,18 +187,18 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
             save_total_limit=KEPT,
         )
         trainer.metrics, trainer.progressive, trainer.finite = metrics, progressive, finite
+        facts["environment"]["engine"] = engine = engine_of(trainer)
+        if engine == "fsdp2":
+            check_tied(model)
+        from_main(lambda: check_engine(folder, facts) if checkpoint is not None else None)
     except (ValueError, RuntimeError, ImportError) as error:
-        if not existed:
+        if not existed and is_main():
             shutil.rmtree(folder, ignore_errors=True)  # the Trainer makes its folder before it looks at its arguments
         if isinstance(error, RaptrError):
             raise
         raise RaptrError(f"training is not valid: {error}") from error
 
-    write_text(folder / "config.yaml", dump(config))
-    for leftover in ("model", *(["tensorboard"] if checkpoint is None else [])):
-        shutil.rmtree(folder / leftover, ignore_errors=True)
-    remove_checkpoints(folder / CHECKPOINTS, but=checkpoint)
-    write_json(folder / "run.json", facts)
+    from_main(lambda: _begin(folder, dump(config), facts, checkpoint))
     if checkpoint is not None:
         metrics.restore(checkpoint.metrics)
         console.print(f"{title}: goes on after step {checkpoint.step}", highlight=False, soft_wrap=True)
@@ -197,8 +210,33 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     if uses_cache is not None:
         model.config.use_cache = uses_cache
     trainer.save_model(str(folder / "model"))
+    return from_main(lambda: _end(folder, _result(task, metrics.progress)))
+
+
+def _found(folder: Path, record: str, facts: dict[str, Any]) -> tuple[Result | None, Checkpoint | None, bool]:
+    """What a run's folder holds: the result of a finished run, a checkpoint; and whether it is there."""
+    check_folder(folder, record, "config.yaml")
+    checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / "metrics.jsonl")
+    finished = read_result(folder)
+    if finished is not None or checkpoint is not None:
+        check_same(folder, facts)
+    if finished is not None:
+        remove_checkpoints(folder / CHECKPOINTS)
+    return finished, checkpoint, folder.exists()
+
+
+def _begin(folder: Path, record: str, facts: dict[str, Any], checkpoint: Checkpoint | None) -> None:
+    """Make a folder this run's own, and clear it of what a stopped run left behind its last checkpoint."""
+    write_text(folder / "config.yaml", record)
+    for leftover in ("model", *(["tensorboard"] if checkpoint is None else [])):
+        shutil.rmtree(folder / leftover, ignore_errors=True)
+    remove_checkpoints(folder / CHECKPOINTS, but=checkpoint)
+    write_json(folder / "run.json", facts)
+
+
+def _end(folder: Path, result: Result) -> Result:
+    """The run is finished."""
     (folder / "model" / "training_args.bin").unlink(missing_ok=True)  # a pickle, and config.yaml says it all
-    result = _result(task, metrics.progress)
     write_json(folder / "result.json", result)
     remove_checkpoints(folder / CHECKPOINTS)
     return result
@@ -218,6 +256,8 @@ def make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], ste
     config = task.config
     if task.predictions is not None:
         attach_head(model)
+    blocks = [block for stack in find_stacks(model) for block in stack.blocks]
+    arguments |= units_of(config, blocks)
     trainer = Trainer(
         model=model,
         args=build_arguments(config, folder / CHECKPOINTS, max_steps=steps, **arguments),
@@ -304,6 +344,6 @@ def _facts(task: Task, plan: Plan, label: str, command: str) -> dict[str, Any]:
         | ({} if task.predictions is None else {"predictions": task.predictions}),
         "data": task.store.description,
         "validation": list(task.validation_data()),
-        "environment": describe_environment(),
+        "environment": {**describe_environment(), "processes": world_size()},
         "command": command,
     }

@@ -76,14 +76,29 @@ def check_same(folder: Path, facts: dict[str, Any]) -> None:
     for name, old, new in [
         ("data", before["data"]["key"], facts["data"]["key"]),
         ("steps", before["steps"], facts["steps"]),
+        ("number of processes", before["environment"].get("processes", 1), facts["environment"]["processes"]),
         ("FLOPs of a step", before["flops"], json.loads(to_json(facts["flops"]))),
         *((name, before["environment"][name], facts["environment"][name]) for name in _VERSIONS),
     ]:
-        if old != new:
-            raise RaptrError(
-                f"the run in {folder} is not the one that would be made now: its {name} "
-                f"is {str(old)[:80]}, now {str(new)[:80]}. Give another --output, or remove that folder."
-            )
+        _check_equal(folder, name, old, new)
+
+
+def check_engine(folder: Path, facts: dict[str, Any]) -> None:
+    """Refuse to go on with a run on another engine: its checkpoints have another form.
+
+    Raises:
+        RaptrError: it was trained on another one.
+    """
+    before = json.loads((folder / "run.json").read_text(encoding="utf-8"))["environment"]
+    _check_equal(folder, "engine", before.get("engine", "single"), facts["environment"]["engine"])
+
+
+def _check_equal(folder: Path, name: str, old: Any, new: Any) -> None:
+    if old != new:
+        raise RaptrError(
+            f"the run in {folder} is not the one that would be made now: its {name} "
+            f"is {str(old)[:80]}, now {str(new)[:80]}. Give another --output, or remove that folder."
+        )
 
 
 _VERSIONS = ("raptr", "torch", "transformers")

@@ -15,6 +15,7 @@ from raptr.plan import LayerCosts, Plan
 from raptr.train.boundary import Boundaries
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.finite import FiniteCallback
+from raptr.train.ranks import is_main
 
 ACTIVE = "_active"
 """Ends the name of a validation that was measured with the part that was trained, not with the full model."""
@@ -98,7 +99,9 @@ Work = Callable[[int, int], MicroStep]
 """The work of a step and micro-step."""
 
 
-def layer_flops(plan: Plan, step: int, costs: LayerCosts, micro_steps: int = 1, sequences: int | None = None) -> float:
+def layer_flops(
+    plan: Plan, step: int, costs: LayerCosts, micro_steps: int = 1, sequences: int | None = None, ranks: int = 1
+) -> float:
     """The FLOPs of the layers that really run in a step, the mean over its micro-steps.
 
     Args:
@@ -106,16 +109,17 @@ def layer_flops(plan: Plan, step: int, costs: LayerCosts, micro_steps: int = 1, 
         step: the step.
         costs: of one step of the whole batch.
         micro_steps: of one step.
-        sequences: of one micro-step, where layers run on some of them.
+        sequences: of one micro-step of a rank, where layers run on some of them.
+        ranks: how many there are.
     """
     parts = [plan.subnetwork(step, micro) for micro in range(micro_steps)]
     if len(set(parts)) == 1:
         parts = parts[:1]
-    return sum(costs.of_layers(part, plan.shape, sequences) for part in parts) / len(parts)
+    return sum(costs.of_layers(part, plan.shape, sequences, ranks) for part in parts) / len(parts)
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]
-    """Writes metrics.jsonl and keeps the totals.
+    """Writes metrics.jsonl, on rank 0, and keeps the totals, which are those of all ranks.
 
     A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
     loss, gradient norm and learning rate of this very step, the totals, and how many updates were skipped
@@ -185,8 +189,9 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the file and the clock."""
-        self._path.touch()
-        os.truncate(self._path, self._bytes)
+        if is_main():
+            self._path.touch()
+            os.truncate(self._path, self._bytes)
         self._mark = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -194,15 +199,16 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         now = time.perf_counter()
         plan = self._progressive.plan
         assert plan is not None
-        step, micro_steps, sequences = state.global_step - 1, args.gradient_accumulation_steps, args.train_batch_size
+        step, micro_steps = state.global_step - 1, args.gradient_accumulation_steps
+        sequences, ranks = args.train_batch_size, args.world_size
         if self._work is None:
-            layers = layer_flops(plan, step, self._costs, micro_steps, sequences)
+            layers = layer_flops(plan, step, self._costs, micro_steps, sequences, ranks)
             other, tokens = self._costs.other, self._tokens
         else:
             done = [self._work(step, micro) for micro in range(micro_steps)]
             parts = [plan.subnetwork(step, micro) for micro in range(micro_steps)]
             layers = _mean_of(
-                one.costs.of_layers(part, plan.shape, sequences) for one, part in zip(done, parts, strict=True)
+                one.costs.of_layers(part, plan.shape, sequences, ranks) for one, part in zip(done, parts, strict=True)
             )
             other, tokens = _mean_of(one.costs.other for one in done), sum(one.tokens for one in done)
         self.progress.seconds += now - self._mark
@@ -289,5 +295,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self._mark = time.perf_counter()
 
     def _write(self, record: dict[str, Any]) -> None:
+        if not is_main():
+            return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(to_json(record) + "\n")

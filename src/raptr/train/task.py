@@ -27,7 +27,7 @@ from raptr.errors import RaptrError
 from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, Method, ModelShape, Plan
-from raptr.train.arguments import batch_of, build_arguments
+from raptr.train.arguments import batch_of, build_arguments, rows_of
 from raptr.train.build import SPECIAL_TOKENS, build_model, build_model_config
 from raptr.train.denoising import Denoised, denoise, denoising_costs
 from raptr.train.head import predictions_of
@@ -55,7 +55,7 @@ class Task:
         denoiser_costs: of each denoiser, FLOPs of a step whose batch is all of it.
         parameters: how many the model has; ``layer_parameters`` of them in the layers.
         predictions: on how many positions of a sequence the vocabulary head runs; None for all.
-        batch: sequences per step, over all devices and micro-steps.
+        batch: sequences per step, over all processes and micro-steps.
         steps: the config's number of steps.
     """
 
@@ -172,14 +172,15 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
         RaptrError: data, model or training arguments that do not fit, or no number of steps.
     """
     arguments = build_arguments(config, Path())
-    store = prepare_data(config, cache)
+    with arguments.main_process_first(desc="the data"):  # of each machine; the others find it in the cache
+        store = prepare_data(config, cache)
     batch = batch_of(arguments)
     facts = _model_facts(config, store, batch)
     length = longest = config.data.sequence_length
     per_step = float(batch * length)
     denoised = None
     if config.objective.name == "denoising":
-        rows, micro_steps = arguments.train_batch_size, arguments.gradient_accumulation_steps
+        rows, micro_steps = rows_of(arguments), arguments.gradient_accumulation_steps
         denoised = denoise(config, facts["model_config"], rows, micro_steps)
         length, longest, per_step = STRETCH * length, denoised.longest, batch * denoised.turns.per_window
     try:

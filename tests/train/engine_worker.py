@@ -1,0 +1,80 @@
+"""One of two ranks that train runs of `raptr train`: run by test_engines.py.
+
+Usage: python -m train.engine_worker MODE JOBS OUT, MODE ddp or fsdp2, JOBS a JSON file with the cache and, by name, the
+changes of each run's configuration. Rank 0 writes what each of its ranks has seen.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
+from transformers import TrainerCallback
+
+from model.ranks import leave
+from raptr.errors import RaptrError
+from raptr.model import find_stacks
+from raptr.model.agreement import gather_objects
+from raptr.train import engine
+from runs import run, tiny
+from train.sharding import shard_on_cpu
+
+SEEN: dict[str, Any] = {}
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Notes what the blocks are, and ends the run where it is told to."""
+
+    stop_after: int | None = None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        blocks = find_stacks(kwargs["model"])[0].blocks
+        SEEN["sharded"] = [isinstance(block, FSDPModule) for block in blocks]
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.stop_after:
+            raise InterruptedError
+
+
+def main(mode: str, jobs: Path, out: Path) -> None:
+    """Train every run, one after the other."""
+    torch.set_num_threads(1)
+    told = json.loads(jobs.read_text())
+    made, found = engine.make_trainer, {}
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        trainer = made(*args, **kwargs)
+        trainer.add_callback(Watch)
+        return trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "make_trainer", watched)
+        if mode == "fsdp2":
+            shard_on_cpu(patch)
+        for name, job in told["runs"].items():
+            folder = out.parent / name
+            SEEN.clear()
+            Watch.stop_after = job.get("stop_after")
+            if Watch.stop_after is not None:
+                with pytest.raises(InterruptedError):
+                    run(tiny(**job["changes"]), folder, Path(told["cache"]))
+                dist.barrier()
+                Watch.stop_after = None
+            try:
+                SEEN["result"] = run(tiny(**job["changes"]), folder, Path(told["cache"]))[1]
+            except RaptrError as error:
+                SEEN["refused"] = str(error)
+            found[name] = gather_objects(dict(SEEN))
+    if dist.get_rank() == 0:
+        out.write_text(json.dumps(found))
+    leave()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
