@@ -19,7 +19,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from raptr.errors import RaptrError
+from raptr.errors import STOPPED, RaptrError, Stopped
 
 app = typer.Typer(
     name="raptr",
@@ -45,6 +45,15 @@ Output = Annotated[
 Cache = Annotated[
     Path | None,
     typer.Option(help="Where tokenized data is kept. Default: $RAPTR_CACHE or ~/.cache/raptr.", show_default=False),
+]
+
+
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(
+        help=f"Stop after so many minutes, with a checkpoint and exit code {STOPPED}; the same command goes on.",
+        show_default=False,
+    ),
 ]
 
 
@@ -205,23 +214,32 @@ def data(
 
 
 @app.command()
-def train(arguments: Arguments = None, output: Output = None, cache: Cache = None, strict: Strict = False) -> None:
+def train(
+    arguments: Arguments = None,
+    output: Output = None,
+    cache: Cache = None,
+    max_minutes: MaxMinutes = None,
+    strict: Strict = False,
+) -> None:
     """Train a config's model with its method, and write a report.
 
-    A run that was stopped goes on from its newest checkpoint when the command is given again. On several GPUs:
+    A run that was stopped goes on from its newest checkpoint when the command is given again. SIGTERM and Ctrl-C
+    end the step, save, and end with exit code 75; a second one ends at once. On several GPUs:
     torchrun --nproc_per_node 8 -m raptr train CONFIG, with training.fsdp=true to shard the model.
     """
     with _loading():
         from raptr import terminal
         from raptr.train.engine import train as run
         from raptr.train.ranks import is_main, part
+        from raptr.train.stop import Stop
         from raptr.train.task import prepare_task
 
+    stop = Stop(max_minutes)
     config = _load(arguments, strict=strict)
     folder = output or Path("runs") / config.name
     console = _console(stderr=True)
     with _interruptible("the same command goes on from the newest checkpoint"):
-        result = run(prepare_task(config, _cache(cache)), folder, console=console, command=_command())
+        result = run(prepare_task(config, _cache(cache)), folder, console=console, command=_command(), stop=stop)
     part()
     if not is_main():
         return
@@ -255,6 +273,7 @@ def compare(
     ] = "",
     output: Output = None,
     cache: Cache = None,
+    max_minutes: MaxMinutes = None,
     strict: Strict = False,
 ) -> None:
     """Train several methods with several seeds under one budget, and write a report.
@@ -265,7 +284,9 @@ def compare(
         from raptr import terminal
         from raptr.compare import compare as run
         from raptr.compare import parse_sweep
+        from raptr.train.stop import Stop
 
+    stop = Stop(max_minutes)
     config = _load(arguments, strict=strict)
     folder = output or Path("runs") / config.name
     with _interruptible("the same command goes on where it was"):
@@ -281,6 +302,7 @@ def compare(
             only=_names(only),
             grid=parse_sweep(sweep or []),
             tuning_seeds=tuning_seeds,
+            stop=stop,
         )
     if summary is None:
         _console().print("Other runs of the comparison are not finished; its summary comes with the last one.")
@@ -337,9 +359,11 @@ def _fail(message: str, code: int) -> NoReturn:
 
 @contextmanager
 def _interruptible(what_happens: str) -> Iterator[None]:
-    """Say what an interruption means, and end with the exit code that shells use for it."""
+    """Say what an interruption means, and end with the exit code that shells use for it, or with that of a stop."""
     try:
         yield
+    except Stopped as stopped:
+        _fail(f"{stopped}; {what_happens}.", STOPPED)
     except KeyboardInterrupt:
         _fail(f"interrupted; {what_happens}.", 130)
 

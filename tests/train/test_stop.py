@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from raptr.errors import RaptrError
 from raptr.train.stop import Stop
 
 
@@ -45,7 +46,7 @@ def test_a_limit_of_time() -> None:
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])
 def test_no_time_at_all_is_refused(minutes: float) -> None:
-    with pytest.raises(ValueError, match="expected a number above 0"):
+    with pytest.raises(RaptrError, match="expected a number above 0"):
         Stop(minutes)
 
 

@@ -20,6 +20,7 @@ from raptr.train.engine import train
 from raptr.train.folder import claim_folder, read_result, write_json
 from raptr.train.hint import hint
 from raptr.train.ranks import world_size
+from raptr.train.stop import Stop
 from raptr.train.task import Task, prepare_task
 
 ALL = "all"
@@ -50,6 +51,7 @@ def compare(
     only: Sequence[str] = (),
     grid: dict[str, list[Any]] | None = None,
     tuning_seeds: int = 1,
+    stop: Stop | None = None,
 ) -> Any:
     """Train every method with every seed, on the same data in the same order, and summarise.
 
@@ -71,6 +73,7 @@ def compare(
             several machines can share a comparison.
         grid: hyper-parameters to choose for every method, see `raptr.compare.sweep.parse_sweep`.
         tuning_seeds: runs of each trial.
+        stop: when to stop early, see `raptr.train.engine.train`.
 
     Returns:
         The content of summary.json, which is written too; None while runs are missing.
@@ -83,7 +86,7 @@ def compare(
             f"raptr compare trains its runs one after the other in one process, but {world_size()} were started; start "
             "it once on each machine (--only says which runs), or train each run with torchrun -m raptr train."
         )
-    grid = grid or {}
+    grid, stop = grid or {}, stop or Stop()
     every = list(methods) == [ALL]
     methods = list(dict.fromkeys([*SETTINGS, *config.methods])) if every else methods
     _check(config, methods, seeds, tuning_seeds)
@@ -119,14 +122,14 @@ def compare(
         comparison = replace(comparison, steps=timed)
 
     trials = [job for job in comparison.trials() if job.name in wanted]
-    _train(trials, folder, 0, len(wanted), console, command)
+    _train(trials, folder, 0, len(wanted), console, command, stop)
     chosen = _tune(comparison) if grid else {}
     if chosen is None:
         if len(wanted) > len(trials):
             raise RaptrError("the sweep is not finished, so nothing is chosen yet; train its runs first: --only sweep.")
         return None
     runs = [job for job in comparison.runs(chosen) if job.name in wanted]
-    _train(runs, folder, len(trials), len(wanted), console, command)
+    _train(runs, folder, len(trials), len(wanted), console, command, stop)
     if comparison.missing():
         return None
     summary = summarise(folder)
@@ -149,10 +152,20 @@ def _fitting(methods: Sequence[str], task: Task, console: Console) -> list[str]:
     return found
 
 
-def _train(jobs: Sequence[Job], folder: Path, before: int, total: int, console: Console, command: str) -> None:
+def _train(
+    jobs: Sequence[Job], folder: Path, before: int, total: int, console: Console, command: str, stop: Stop
+) -> None:
     for number, job in enumerate(jobs, start=before + 1):
         title = f"run {number}/{total} {job.name}"
-        train(job.task, folder / job.name, console=console, command=command, title=title)
+        train(
+            job.task,
+            folder / job.name,
+            console=console,
+            command=command,
+            title=title,
+            stop=stop,
+            keep_diverged=True,
+        )
 
 
 def _wanted(comparison: Comparison, only: Sequence[str]) -> set[str]:

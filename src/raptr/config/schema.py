@@ -93,9 +93,13 @@ class EvaluationConfig(_Section):
 
 
 class CheckpointConfig(_Section):
-    """How often a run is kept so that it can go on: the two newest checkpoints are there until it ends."""
+    """How often a run is kept so that it can go on: the two newest checkpoints are there until it ends.
+
+    ``keep_last`` leaves that of the last step, with the optimizer's state, in a finished run's folder.
+    """
 
     every: Interval = 0.05
+    keep_last: bool = False
 
     def interval(self, steps: int) -> int:
         """Steps between two checkpoints in a run of ``steps`` steps."""

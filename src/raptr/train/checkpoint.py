@@ -70,7 +70,7 @@ def newest_checkpoint(folder: Path, metrics: Path) -> Checkpoint | None:
     return max(found, key=lambda checkpoint: checkpoint.step, default=None)
 
 
-def remove_checkpoints(folder: Path, but: Checkpoint | None = None) -> None:
+def remove_checkpoints(folder: Path, but: Path | None = None) -> None:
     """Remove a folder of checkpoints, or all that is in it but one.
 
     What a stopped run left beside the checkpoint that it goes on from must not stay: the Trainer keeps the
@@ -80,7 +80,7 @@ def remove_checkpoints(folder: Path, but: Checkpoint | None = None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         return
     for path in folder.iterdir():
-        if path != but.path:
+        if path != but:
             shutil.rmtree(path, ignore_errors=True)
 
 

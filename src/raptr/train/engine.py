@@ -2,6 +2,8 @@
 
 import math
 import shutil
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from transformers.loss.loss_utils import ForMaskedLMLoss
 
 from raptr.config import SMALLER, dump
 from raptr.data import Collator, WindowCollator
-from raptr.errors import RaptrError
+from raptr.errors import RaptrError, Stopped
 from raptr.model import CONVENTION, attach_head, find_stacks
 from raptr.plan import Method, Plan, Subnetwork, lr_factor_of, trained_part
 from raptr.train.arguments import build_arguments
@@ -22,12 +24,14 @@ from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.checkpoint import KEPT, Checkpoint, CheckpointCallback, newest_checkpoint, remove_checkpoints
 from raptr.train.environment import describe_environment
-from raptr.train.finite import FiniteCallback
+from raptr.train.finite import Diverged, FiniteCallback
 from raptr.train.folder import Result, check_engine, check_folder, check_same, read_result, write_json, write_text
+from raptr.train.lock import locked
 from raptr.train.metrics import ACTIVE, MetricsCallback, Progress
 from raptr.train.progress import ProgressCallback
 from raptr.train.ranks import engine_of, from_main, is_main, world_size
 from raptr.train.sharding import check_tied, units_of, whole_weights
+from raptr.train.stop import Stop, StopCallback
 from raptr.train.task import Task
 from raptr.train.tokens import said_of
 from raptr.train.validation import Padded, PaddedCollator, weighted
@@ -121,7 +125,16 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         return trained_part(self.progressive.plan, max(self.state.global_step - 1, 0))
 
 
-def train(task: Task, folder: Path, *, console: Console, command: str = "", title: str | None = None) -> Result:
+def train(
+    task: Task,
+    folder: Path,
+    *,
+    console: Console,
+    command: str = "",
+    title: str | None = None,
+    stop: Stop | None = None,
+    keep_diverged: bool = False,
+) -> Result:
     """Train the model of a task with its config's method, and keep everything in a run folder.
 
     The folder holds ``config.yaml`` (resolved), ``run.json`` (the plan, the data, the environment),
@@ -135,22 +148,46 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
         console: where progress is shown.
         command: the command that was given, for the record.
         title: what the progress bar calls the run; the folder's name if not given.
+        stop: when to stop early; by default on SIGINT and SIGTERM, which are heard while the model is trained.
+        keep_diverged: whether a run that stops because too many updates were no numbers is a finished one, with
+            a validation loss that is none.
 
     Returns:
         The content of ``result.json``.
 
     Raises:
-        RaptrError: the method does not fit, the folder holds something else, or the run in it was
-            made from other data or with other versions.
+        RaptrError: the method does not fit, the folder holds something else, another process works in it, or
+            the run in it was made from other data or with other versions.
+        Diverged: too many updates in a row were no numbers.
+        Stopped: it was to stop, and the same call goes on.
     """
+    record, existed = dump(task.config), folder.exists()
+    with ExitStack() as held:
+        from_main(lambda: check_folder(folder, record, "config.yaml"))
+        from_main(lambda: held.enter_context(locked(folder)))
+        return _train(task, folder, record, existed, console, command, title, stop or Stop(), keep_diverged)
+
+
+def _train(
+    task: Task,
+    folder: Path,
+    record: str,
+    existed: bool,
+    console: Console,
+    command: str,
+    title: str | None,
+    stop: Stop,
+    keep_diverged: bool,
+) -> Result:
     config = task.config
     title = title or folder.name
     console = console if is_main() else Console(quiet=True)
     method = config.build_method()
     plan = task.plan(method)
     facts = _facts(task, plan, _label(task, method), command)
-    finished, checkpoint, existed = from_main(lambda: _found(folder, dump(config), facts))
+    finished, checkpoint = from_main(lambda: _found(folder, record, facts))
     if finished is not None:
+        from_main(lambda: _clear(task, folder))
         console.print(f"{title}: finished before", highlight=False, soft_wrap=True)
         return finished
 
@@ -170,14 +207,14 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
         task.work if task.denoised else None,
     )
     finite = FiniteCallback(config.stability.max_skipped_updates, progressive)
-    metrics.finite = finite
+    metrics.finite, stopping = finite, StopCallback(stop)
     bar = ProgressCallback(title, console, progressive, metrics, task.costs)
     try:
         trainer = make_trainer(
             task,
             folder,
             model,
-            [progressive, metrics, bar, CheckpointCallback(metrics), finite],
+            [progressive, metrics, bar, stopping, CheckpointCallback(metrics), finite],
             task.steps,
             eval_strategy="steps",
             eval_steps=config.evaluation.interval(task.steps),
@@ -198,31 +235,37 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
             raise
         raise RaptrError(f"training is not valid: {error}") from error
 
-    from_main(lambda: _begin(folder, dump(config), facts, checkpoint))
+    from_main(lambda: _begin(folder, record, facts, checkpoint))
     if checkpoint is not None:
         metrics.restore(checkpoint.metrics)
         console.print(f"{title}: goes on after step {checkpoint.step}", highlight=False, soft_wrap=True)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+        with stop.listening():
+            trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+    except Diverged as error:
+        if not keep_diverged:
+            raise
+        console.print(f"{title}: {error}", highlight=False, soft_wrap=True, markup=False)
+        return from_main(lambda: _end(task, folder, _diverged(task, metrics.progress)))
     finally:
         bar.close()
+    if stopping.reason is not None:
+        raise Stopped(f"{title}: stopped {stopping.reason}, after step {trainer.state.global_step} of {task.steps}")
 
     if uses_cache is not None:
         model.config.use_cache = uses_cache
     trainer.save_model(str(folder / "model"))
-    return from_main(lambda: _end(folder, _result(task, metrics.progress)))
+    return from_main(lambda: _end(task, folder, _result(task, metrics.progress)))
 
 
-def _found(folder: Path, record: str, facts: dict[str, Any]) -> tuple[Result | None, Checkpoint | None, bool]:
-    """What a run's folder holds: the result of a finished run, a checkpoint; and whether it is there."""
+def _found(folder: Path, record: str, facts: dict[str, Any]) -> tuple[Result | None, Checkpoint | None]:
+    """What a run's folder holds: the result of a finished run, a checkpoint."""
     check_folder(folder, record, "config.yaml")
     checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / "metrics.jsonl")
     finished = read_result(folder)
     if finished is not None or checkpoint is not None:
         check_same(folder, facts)
-    if finished is not None:
-        remove_checkpoints(folder / CHECKPOINTS)
-    return finished, checkpoint, folder.exists()
+    return finished, checkpoint
 
 
 def _begin(folder: Path, record: str, facts: dict[str, Any], checkpoint: Checkpoint | None) -> None:
@@ -230,16 +273,22 @@ def _begin(folder: Path, record: str, facts: dict[str, Any], checkpoint: Checkpo
     write_text(folder / "config.yaml", record)
     for leftover in ("model", *(["tensorboard"] if checkpoint is None else [])):
         shutil.rmtree(folder / leftover, ignore_errors=True)
-    remove_checkpoints(folder / CHECKPOINTS, but=checkpoint)
+    remove_checkpoints(folder / CHECKPOINTS, but=checkpoint.path if checkpoint else None)
     write_json(folder / "run.json", facts)
 
 
-def _end(folder: Path, result: Result) -> Result:
+def _end(task: Task, folder: Path, result: Result) -> Result:
     """The run is finished."""
     (folder / "model" / "training_args.bin").unlink(missing_ok=True)  # a pickle, and config.yaml says it all
     write_json(folder / "result.json", result)
-    remove_checkpoints(folder / CHECKPOINTS)
+    _clear(task, folder)
     return result
+
+
+def _clear(task: Task, folder: Path) -> None:
+    """A finished run needs no checkpoints; the last one may be wanted."""
+    last = folder / CHECKPOINTS / f"checkpoint-{task.steps}"
+    remove_checkpoints(folder / CHECKPOINTS, but=last if task.config.checkpoints.keep_last and last.exists() else None)
 
 
 def make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], steps: int, **arguments: Any) -> Trainer:
@@ -291,6 +340,12 @@ def _masked_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> A
     """
     logits = outputs["logits"]
     return ForMaskedLMLoss(logits, labels, vocab_size=logits.shape[-1], num_items_in_batch=num_items_in_batch)
+
+
+def _diverged(task: Task, progress: Progress) -> Result:
+    """A result in which no loss is a number."""
+    losses = dict.fromkeys(task.validation_data(), math.nan)
+    return _result(task, replace(progress, eval_loss=math.nan, eval_losses=losses))
 
 
 def _result(task: Task, progress: Progress) -> Result:

@@ -8,14 +8,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-EXIT_CODE = 75
-"""Of a command that stopped in order and can go on: EX_TEMPFAIL of sysexits.h, "try again later"."""
-
-
-class Stopped(Exception):
-    """A run was asked to stop, and has saved a checkpoint from which the same command goes on."""
+from raptr.errors import RaptrError
+from raptr.train.ranks import world_size
 
 
 class Stop:
@@ -28,7 +26,7 @@ class Stop:
         reason: why it is to stop; None while it is not.
 
     Raises:
-        ValueError: ``minutes`` is not above 0.
+        RaptrError: ``minutes`` is not above 0.
 
     Example:
         >>> Stop(minutes=1e-9).reason
@@ -39,7 +37,7 @@ class Stop:
 
     def __init__(self, minutes: float | None = None) -> None:
         if minutes is not None and not minutes > 0:
-            raise ValueError(f"minutes is {minutes}; expected a number above 0.")
+            raise RaptrError(f"--max-minutes is {minutes:g}; expected a number above 0.")
         self._minutes = minutes
         self._end = None if minutes is None else time.monotonic() + 60 * minutes
         self._signal: str | None = None
@@ -79,7 +77,11 @@ class Stop:
 
 
 class StopCallback(TrainerCallback):  # type: ignore[misc]
-    """Ends training after a step, with a checkpoint, once a `Stop` has a reason."""
+    """Ends training after a step, with a checkpoint, once a `Stop` has a reason, on any rank.
+
+    Attributes:
+        reason: why training was ended before its last step; None if it was not.
+    """
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
@@ -88,6 +90,10 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for a checkpoint and for the end, unless that is there anyway."""
         reason = self._stop.reason
+        if world_size() > 1:  # a signal may reach the ranks at different steps
+            told = torch.tensor(reason is not None, dtype=torch.int32, device=args.device)
+            dist.all_reduce(told, dist.ReduceOp.MAX)
+            reason = (reason or "because another rank was to") if told.item() else None
         if reason is not None and state.global_step < state.max_steps:
             self.reason = reason
             control.should_save = control.should_training_stop = True
