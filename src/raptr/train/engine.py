@@ -1,11 +1,13 @@
 """From a config to a trained model: data, model and method on Hugging Face's Trainer."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import transformers
 from rich.console import Console
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.loss.loss_utils import ForMaskedLMLoss
 
@@ -22,6 +24,7 @@ from raptr.train.checkpoint import KEPT, Checkpoint, CheckpointCallback, newest_
 from raptr.train.environment import describe_environment
 from raptr.train.folder import Result, check_engine, check_folder, check_same, read_result, write_json, write_text
 from raptr.train.metrics import ACTIVE, MetricsCallback, Progress
+from raptr.train.own import own_settings
 from raptr.train.progress import ProgressCallback
 from raptr.train.ranks import engine_of, from_main, is_main, world_size
 from raptr.train.sharding import check_tied, units_of, whole_weights
@@ -97,10 +100,43 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         found: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         return found
 
+    def try_full(self, samples: Iterable[int]) -> None:
+        """Run the full model once, forward and backward, on these samples; nothing is left of it.
+
+        Raises:
+            RaptrError: it does not fit into memory.
+        """
+        assert self.progressive is not None
+        assert self.progressive.net is not None
+        batch = self.data_collator([self.train_dataset[sample] for sample in samples])
+        with self.progressive.net.trial():
+            items = self._get_num_items_in_batch([batch], self.args.device)
+            self.training_step(self.model_wrapped, batch, items)
+
     def _trained_part(self) -> Subnetwork | None:
         if self.progressive is None or self.progressive.plan is None:
             return None
         return trained_part(self.progressive.plan, max(self.state.global_step - 1, 0))
+
+
+class ProbeCallback(TrainerCallback):  # type: ignore[misc]
+    """Tries the full model when a training begins.
+
+    Attributes:
+        trainer: the Trainer, once it is made.
+        samples: what is tried on; nothing is, if there are none.
+    """
+
+    trainer: Trainer | None = None
+    samples: Iterable[int] = ()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Run it once."""
+        if self.samples:
+            assert self.trainer is not None
+            self.trainer.try_full(self.samples)
 
 
 def train(task: Task, folder: Path, *, console: Console, command: str = "", title: str | None = None) -> Result:
@@ -142,7 +178,12 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     if task.denoised is not None and not task.denoised.alike:
         check_attention(model, prefix=task.denoised.settings.attention == "prefix")
     uses_cache = getattr(model.config, "use_cache", None)  # the Trainer turns it off, for training
-    progressive = ProgressiveCallback(method, inactive=config.settings(config.method).policy)
+    own = own_settings(config)
+    if own.torch_compile:
+        console.print(f"{title}: each layer is compiled by itself, one graph for all paths", highlight=False)
+    inactive = config.settings(config.method).policy
+    progressive = ProgressiveCallback(method, inactive=inactive, compile=own.torch_compile)
+    probe = ProbeCallback()
     metrics = MetricsCallback(
         folder / "metrics.jsonl",
         progressive,
@@ -150,6 +191,7 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
         task.tokens_per_step,
         list(task.validation_data()),
         task.work if task.denoised else None,
+        own.peak_flops,
     )
     bar = ProgressCallback(title, console, progressive, metrics, task.costs)
     try:
@@ -157,7 +199,7 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
             task,
             folder,
             model,
-            [progressive, metrics, bar, CheckpointCallback(metrics)],
+            [progressive, probe, metrics, bar, CheckpointCallback(metrics)],
             task.steps,
             eval_strategy="steps",
             eval_steps=config.evaluation.interval(task.steps),
@@ -167,6 +209,9 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
             save_total_limit=KEPT,
         )
         trainer.metrics, trainer.progressive = metrics, progressive
+        on_accelerator = trainer.args.device.type != "cpu"
+        if own.probe_memory or (own.probe_memory is None and on_accelerator):
+            probe.trainer, probe.samples = trainer, task.dearest(trainer.args.train_batch_size)
         facts["environment"]["engine"] = engine = engine_of(trainer)
         if engine == "fsdp2":
             check_tied(model)
@@ -184,6 +229,10 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
         console.print(f"{title}: goes on after step {checkpoint.step}", highlight=False, soft_wrap=True)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+    except RaptrError:
+        if not existed and is_main() and not (folder / "metrics.jsonl").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # nothing was trained; what mends it makes another run
+        raise
     finally:
         bar.close()
 

@@ -120,8 +120,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     """Writes metrics.jsonl, on rank 0, and keeps the totals, which are those of all ranks.
 
     A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
-    loss, gradient norm and learning rate of this very step, and the totals. A line of kind "eval"
-    holds the validation loss of the full model after that many steps: the mean over the validation
+    loss, gradient norm and learning rate of this very step, the totals, and how fast this step was. A line of
+    kind "eval" holds the validation loss of the full model after that many steps: the mean over the validation
     sources, and where there are several, that of each. While the full model holds layers that were never
     trained, the same of the part that was is beside it, ``eval_loss_active``.
 
@@ -132,6 +132,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         tokens: tokens of one step.
         validations: the names of the validation sources.
         work: what each step really does, where steps differ; ``costs`` and ``tokens`` then are not used.
+        peak_flops: FLOPs per second that one device reaches at best; with it, lines have the utilisation "mfu".
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         tokens: float,
         validations: Sequence[str],
         work: Work | None = None,
+        peak_flops: float | None = None,
     ) -> None:
         self.progress = Progress()
         self._path = path
@@ -150,6 +152,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self._tokens = tokens
         self._validations = tuple(validations)
         self._work = work
+        self._peak_flops = peak_flops
+        self._speed: dict[str, float] = {}
         self._measured: dict[str, float] = {}
         self._measured_active: dict[str, float] = {}
         self._mark = 0.0
@@ -197,6 +201,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
                 one.costs.of_layers(part, plan.shape, sequences, ranks) for one, part in zip(done, parts, strict=True)
             )
             other, tokens = _mean_of(one.costs.other for one in done), sum(one.tokens for one in done)
+        self._speed = self._speed_of(now - self._mark, tokens, layers + other, args.world_size)
         self.progress.seconds += now - self._mark
         self.progress.tokens += int(tokens)
         self.progress.layer_flops += layers
@@ -229,8 +234,16 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
                 "grad_norm": logs.get("grad_norm"),
                 "learning_rate": logs["learning_rate"],
                 **self.progress.totals(),
+                **self._speed,
             }
         )
+
+    def _speed_of(self, seconds: float, tokens: float, flops: float, devices: int) -> dict[str, float]:
+        """Tokens per second of a step, and the share of the devices' peak that its FLOPs are, where that is known."""
+        found = {"tokens_per_second": round(tokens / seconds, 1)}
+        if self._peak_flops is not None:
+            found["mfu"] = round(flops / (seconds * devices * self._peak_flops), 4)
+        return found
 
     def on_evaluate(
         self,
