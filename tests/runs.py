@@ -56,7 +56,7 @@ def metrics(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
-TIMES = ("seconds",)
+TIMES = ("seconds", "tokens_per_second", "mfu")
 
 
 def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

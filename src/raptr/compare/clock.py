@@ -24,6 +24,7 @@ from raptr.train.callback import ProgressiveCallback
 from raptr.train.engine import make_trainer
 from raptr.train.environment import describe_environment
 from raptr.train.folder import write_json
+from raptr.train.own import own_settings
 from raptr.train.task import Task
 
 FILE = "clock.json"
@@ -69,7 +70,8 @@ def read_clock(task: Task, folder: Path, console: Console) -> Clock:
 
 def _measure(task: Task) -> dict[str, Any]:
     rotation = _Rotation(_parts(task.shape))
-    progressive, timer = ProgressiveCallback(_Rotating(rotation)), _Timer()
+    compiled = own_settings(task.config).torch_compile
+    progressive, timer = ProgressiveCallback(_Rotating(rotation), compile=compiled), _Timer()
     model = build_model(task.config, task.model_config)
     steps = _WARM_UP + _ROUNDS * len(rotation.parts)
     with tempfile.TemporaryDirectory() as folder:

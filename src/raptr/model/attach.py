@@ -17,6 +17,7 @@ from raptr.model.flops import flops_of
 from raptr.model.narrow import Widths
 from raptr.model.optimizer import Inactive, Prepared, create_state
 from raptr.model.possible import check_subnetwork
+from raptr.model.probe import nothing_happened
 from raptr.model.slices import FrozenSlices
 from raptr.model.stacks import Blocks
 from raptr.model.twin import Inputs
@@ -212,6 +213,32 @@ class AttachedModel:
         finally:
             for gates, (kept, forced) in zip(self._gates, before, strict=True):
                 keep_only(gates, kept, forced=forced)
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Run the full model once before training, so that an out-of-memory of the last stage shows at once.
+
+        Gradients, buffers, random states and what was active are put back after the block.
+
+        Raises:
+            RaptrError: it does not fit.
+
+        Example:
+            >>> import raptr
+            >>> model = nn.Sequential(nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]))
+            >>> net = raptr.attach(model, blocks=model[0])
+            >>> with net.trial():
+            ...     model[0][1](model[0][0](torch.ones(1, 2))).sum().backward()
+            >>> model[0][0].weight.grad is None
+            True
+        """
+        ran = [(gate, gate.ran) for gates in self._gates for gate in gates]
+        try:
+            with nothing_happened(self.model), self.using(Subnetwork.full(self.shape)):
+                yield
+        finally:
+            for gate, before in ran:
+                gate.ran = before
 
     def prepare(self, optimizer: torch.optim.Optimizer, inactive: Inactive = "freeze") -> None:
         """Say what the optimizer does with the layers that a step skipped; call it before training.

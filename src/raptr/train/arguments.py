@@ -13,6 +13,8 @@ from transformers import TrainingArguments
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.train.hint import hint
+from raptr.train.own import NAMES as OWN_NAMES
+from raptr.train.own import own_settings
 from raptr.train.ranks import world_size
 
 _OWN = {
@@ -33,9 +35,8 @@ _OWN = {
     "save_total_limit": "the two newest checkpoints are kept until the run is finished",
     "save_only_model": "a run could not go on from such a checkpoint",
     "load_best_model_at_end": "the last step's model is what a comparison is about",
-    "torch_compile": "compiling the whole model recompiles for every path",
-    "torch_compile_backend": "compiling the whole model recompiles for every path",
-    "torch_compile_mode": "compiling the whole model recompiles for every path",
+    "torch_compile_backend": "torch_compile=true compiles each layer by itself, with torch's default",
+    "torch_compile_mode": "torch_compile=true compiles each layer by itself, with torch's default",
     "auto_find_batch_size": "the batch decides what a step costs and which data it sees",
     "accelerator_config": "the batch decides what a step costs and which data it sees",
     "eval_delay": "the full model is validated throughout",
@@ -78,13 +79,16 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
     hints = typing.get_type_hints(TrainingArguments) | _TYPES
     names = {field.name for field in fields(TrainingArguments) if field.init}
     given: dict[str, Any] = {}
+    own_settings(config)  # so that what is wrong with them shows here, too
     for key, value in config.training.items():
+        if key in OWN_NAMES:
+            continue
         if key in _OWN:
             raise RaptrError(f"training.{key} is set by raptr; remove it: {_OWN[key]}.")
         if key not in names:
             raise RaptrError(
                 f"training.{key} is not an argument of transformers' TrainingArguments; "
-                + hint(key, names, "see their documentation.")
+                + hint(key, names | OWN_NAMES, "see their documentation.")
             )
         try:
             given[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)

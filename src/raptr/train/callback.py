@@ -26,6 +26,8 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         method: e.g. ``raptr.RaPTr("6-8-10-12")``.
         inactive: what the optimizer does with skipped layers, "freeze" or "zero"; see
             `AttachedModel.prepare`.
+        compile: compile each layer by itself, so that every path uses one graph; see `attach`. The Trainer's own
+            ``torch_compile`` compiles the whole model, which recompiles for every path, and is refused.
 
     Attributes:
         net: the attached model, once the Trainer is made.
@@ -42,9 +44,10 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         'RaPTr 6-8-10-12'
     """
 
-    def __init__(self, method: Method, inactive: Inactive = "freeze") -> None:
+    def __init__(self, method: Method, inactive: Inactive = "freeze", compile: bool = False) -> None:
         self.method = method
         self.inactive: Inactive = inactive
+        self.compile = compile
         self.net: AttachedModel | None = None
         self.plan: Plan | None = None
         self._micro = 0
@@ -52,6 +55,7 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Attach the model before the Trainer wraps it."""
+        _check_compile(args)
         if kwargs.get("model") is not None:
             self._attach(kwargs["model"])
 
@@ -59,6 +63,7 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Bind the plan and prepare the optimizer."""
+        _check_compile(args)
         _check_processes(args)
         _check_ddp(args, kwargs["model"])
         if self.net is not None and self.plan is not None and self.net.detachable:
@@ -103,7 +108,7 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
 
     def _attach(self, model: nn.Module) -> AttachedModel:
         if self.net is None or self.net.model is not model:
-            self.net = attach(model)
+            self.net = attach(model, compile=self.compile)
         return self.net
 
 
@@ -116,6 +121,16 @@ def _caching_parts(model: nn.Module) -> list[Any]:
     own = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
     own.pop(id(getattr(model, "config", None)), None)
     return [config for config in own.values() if getattr(config, "use_cache", None) is True]
+
+
+def _check_compile(args: TrainingArguments) -> None:
+    """Refuse to compile the whole model, which recompiles for every path and after 8 of them runs eagerly."""
+    if args.torch_compile:
+        raise RaptrError(
+            "torch_compile=True compiles the whole model, which recompiles for every path and then runs eagerly; set "
+            "TrainingArguments(torch_compile=False) and ProgressiveCallback(method, compile=True), which compiles each "
+            "layer by itself."
+        )
 
 
 def _check_processes(args: TrainingArguments) -> None:

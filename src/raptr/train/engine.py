@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.loss.loss_utils import ForMaskedLMLoss
 
@@ -28,6 +30,7 @@ from raptr.train.finite import Diverged, FiniteCallback
 from raptr.train.folder import Result, check_engine, check_folder, check_same, read_result, write_json, write_text
 from raptr.train.lock import locked
 from raptr.train.metrics import ACTIVE, MetricsCallback, Progress
+from raptr.train.own import own_settings
 from raptr.train.progress import ProgressCallback
 from raptr.train.ranks import engine_of, from_main, is_main, world_size
 from raptr.train.sharding import check_tied, units_of, whole_weights
@@ -119,10 +122,43 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         found: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         return found
 
+    def try_full(self, samples: Iterable[int]) -> None:
+        """Run the full model once, forward and backward, on these samples; nothing is left of it.
+
+        Raises:
+            RaptrError: it does not fit into memory.
+        """
+        assert self.progressive is not None
+        assert self.progressive.net is not None
+        batch = self.data_collator([self.train_dataset[sample] for sample in samples])
+        with self.progressive.net.trial():
+            items = self._get_num_items_in_batch([batch], self.args.device)
+            self.training_step(self.model_wrapped, batch, items)
+
     def _trained_part(self) -> Subnetwork | None:
         if self.progressive is None or self.progressive.plan is None:
             return None
         return trained_part(self.progressive.plan, max(self.state.global_step - 1, 0))
+
+
+class ProbeCallback(TrainerCallback):  # type: ignore[misc]
+    """Tries the full model when a training begins.
+
+    Attributes:
+        trainer: the Trainer, once it is made.
+        samples: what is tried on; nothing is, if there are none.
+    """
+
+    trainer: Trainer | None = None
+    samples: Iterable[int] = ()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Run it once."""
+        if self.samples:
+            assert self.trainer is not None
+            self.trainer.try_full(self.samples)
 
 
 def train(
@@ -197,7 +233,12 @@ def _train(
     if task.denoised is not None and not task.denoised.alike:
         check_attention(model, prefix=task.denoised.settings.attention == "prefix")
     uses_cache = getattr(model.config, "use_cache", None)  # the Trainer turns it off, for training
-    progressive = ProgressiveCallback(method, inactive=config.settings(config.method).policy)
+    own = own_settings(config)
+    if own.torch_compile:
+        console.print(f"{title}: each layer is compiled by itself, one graph for all paths", highlight=False)
+    inactive = config.settings(config.method).policy
+    progressive = ProgressiveCallback(method, inactive=inactive, compile=own.torch_compile)
+    probe = ProbeCallback()
     metrics = MetricsCallback(
         folder / "metrics.jsonl",
         progressive,
@@ -205,6 +246,7 @@ def _train(
         task.tokens_per_step,
         list(task.validation_data()),
         task.work if task.denoised else None,
+        own.peak_flops,
     )
     finite = FiniteCallback(config.stability.max_skipped_updates, progressive)
     metrics.finite, stopping = finite, StopCallback(stop)
@@ -214,7 +256,7 @@ def _train(
             task,
             folder,
             model,
-            [progressive, metrics, bar, stopping, CheckpointCallback(metrics), finite],
+            [progressive, probe, metrics, bar, stopping, CheckpointCallback(metrics), finite],
             task.steps,
             eval_strategy="steps",
             eval_steps=config.evaluation.interval(task.steps),
@@ -224,6 +266,9 @@ def _train(
             save_total_limit=KEPT,
         )
         trainer.metrics, trainer.progressive, trainer.finite = metrics, progressive, finite
+        on_accelerator = trainer.args.device.type != "cpu"
+        if own.probe_memory or (own.probe_memory is None and on_accelerator):
+            probe.trainer, probe.samples = trainer, task.dearest(trainer.args.train_batch_size)
         facts["environment"]["engine"] = engine = engine_of(trainer)
         if engine == "fsdp2":
             check_tied(model)
@@ -247,6 +292,10 @@ def _train(
             raise
         console.print(f"{title}: {error}", highlight=False, soft_wrap=True, markup=False)
         return from_main(lambda: _end(task, folder, _diverged(task, metrics.progress)))
+    except RaptrError:
+        if not existed and is_main() and not (folder / "metrics.jsonl").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # nothing was trained; what mends it makes another run
+        raise
     finally:
         bar.close()
     if stopping.reason is not None:

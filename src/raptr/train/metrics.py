@@ -121,21 +121,29 @@ def layer_flops(
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     """Writes metrics.jsonl, on rank 0, and keeps the totals, which are those of all ranks.
 
-    A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
-    loss, gradient norm and learning rate of this very step, the totals, and how many updates were skipped
-    so far where there are any (`FiniteCallback`). A line of kind "boundary" holds how much the loss jumped
-    where a stage began (`Boundaries`). A line of kind "eval" holds the validation loss of the full model
-    after that many steps: the mean over the validation sources, and where there are several, that of each.
-    While the full model holds layers that were never trained, the same of the part that was is beside it,
-    ``eval_loss_active``.
+        A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
+    <<<<<<< HEAD
+        loss, gradient norm and learning rate of this very step, the totals, and how many updates were skipped
+        so far where there are any (`FiniteCallback`). A line of kind "boundary" holds how much the loss jumped
+        where a stage began (`Boundaries`). A line of kind "eval" holds the validation loss of the full model
+        after that many steps: the mean over the validation sources, and where there are several, that of each.
+        While the full model holds layers that were never trained, the same of the part that was is beside it,
+        ``eval_loss_active``.
+    =======
+        loss, gradient norm and learning rate of this very step, the totals, and how fast this step was. A line of
+        kind "eval" holds the validation loss of the full model after that many steps: the mean over the validation
+        sources, and where there are several, that of each. While the full model holds layers that were never
+        trained, the same of the part that was is beside it, ``eval_loss_active``.
+    >>>>>>> engines
 
-    Args:
-        path: the file; started anew, unless the state of a checkpoint is restored.
-        progressive: knows the plan.
-        costs: FLOPs of one step of the whole batch.
-        tokens: tokens of one step.
-        validations: the names of the validation sources.
-        work: what each step really does, where steps differ; ``costs`` and ``tokens`` then are not used.
+        Args:
+            path: the file; started anew, unless the state of a checkpoint is restored.
+            progressive: knows the plan.
+            costs: FLOPs of one step of the whole batch.
+            tokens: tokens of one step.
+            validations: the names of the validation sources.
+            work: what each step really does, where steps differ; ``costs`` and ``tokens`` then are not used.
+            peak_flops: FLOPs per second that one device reaches at best; with it, lines have the utilisation "mfu".
     """
 
     def __init__(
@@ -146,6 +154,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         tokens: float,
         validations: Sequence[str],
         work: Work | None = None,
+        peak_flops: float | None = None,
     ) -> None:
         self.progress = Progress()
         self.finite: FiniteCallback | None = None
@@ -156,6 +165,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self._tokens = tokens
         self._validations = tuple(validations)
         self._work = work
+        self._peak_flops = peak_flops
+        self._speed: dict[str, float] = {}
         self._measured: dict[str, float] = {}
         self._measured_active: dict[str, float] = {}
         self._mark = 0.0
@@ -211,6 +222,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
                 one.costs.of_layers(part, plan.shape, sequences, ranks) for one, part in zip(done, parts, strict=True)
             )
             other, tokens = _mean_of(one.costs.other for one in done), sum(one.tokens for one in done)
+        self._speed = self._speed_of(now - self._mark, tokens, layers + other, args.world_size)
         self.progress.seconds += now - self._mark
         self.progress.tokens += int(tokens)
         self.progress.layer_flops += layers
@@ -245,11 +257,19 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
                 "learning_rate": logs["learning_rate"],
                 **({"skipped_updates": skipped} if skipped else {}),
                 **self.progress.totals(),
+                **self._speed,
             }
         )
         jump = self._boundaries.add(plan, state.global_step - 1, logs["loss"])
         if jump is not None:
             self._write({"kind": "boundary", **jump})
+
+    def _speed_of(self, seconds: float, tokens: float, flops: float, devices: int) -> dict[str, float]:
+        """Tokens per second of a step, and the share of the devices' peak that its FLOPs are, where that is known."""
+        found = {"tokens_per_second": round(tokens / seconds, 1)}
+        if self._peak_flops is not None:
+            found["mfu"] = round(flops / (seconds * devices * self._peak_flops), 4)
+        return found
 
     def on_evaluate(
         self,

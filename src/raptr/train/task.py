@@ -23,6 +23,7 @@ from raptr.data import (
     prepare,
     vocabulary,
 )
+from raptr.data.windows import BLOCK
 from raptr.errors import RaptrError
 from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
@@ -103,6 +104,16 @@ class Task:
         kinds = self.denoised.kinds(step, micro, self.config.seed)
         tokens = self.denoised.tokens(step, micro, self.config.seed)
         return MicroStep(costs=self.denoiser_costs[kinds[0]], tokens=tokens)  # those of a decoder-only model are equal
+
+    def dearest(self, rows: int) -> range:
+        """The samples of a micro-batch of ``rows`` sequences that costs as much as any of the run."""
+        denoised = self.denoised
+        if denoised is None or not denoised.alike:
+            return range(rows)
+        turns = range(min(self.steps * denoised.micro_steps, BLOCK))
+        costs = {kind: each.total for kind, each in enumerate(self.denoiser_costs)}
+        dearest = max(turns, key=lambda turn: costs[denoised.turns.at(turn, self.config.seed)[0]])
+        return range(dearest * denoised.rows, dearest * denoised.rows + rows)
 
     def epochs(self, steps: int) -> float:
         """How often ``steps`` steps see the training data."""
