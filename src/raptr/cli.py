@@ -5,6 +5,7 @@ at once.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import shlex
@@ -345,6 +346,8 @@ def main() -> None:
     except RaptrError as error:
         _fail(str(error), 2)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            _fail(f"{error.strerror}: nothing could be written; free some space, and give the same command again.", 2)
         if error.filename is None:
             raise
         _fail(f"{error.filename}: {error.strerror}; give another path, or make this one usable.", 2)

@@ -110,7 +110,7 @@ def _stopped_late(folder: Path, cache: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("damage", ["unmarked", "cut", "missing"])
-def test_checkpoint_that_is_not_whole_is_not_used(
+def test_checkpoint_that_is_not_whole_is_set_aside(
     damage: str, references: dict[str, Path], tmp_path: Path, cache: Path
 ) -> None:
     _, newest = _stopped_late(tmp_path / "run", cache)
@@ -121,14 +121,20 @@ def test_checkpoint_that_is_not_whole_is_not_used(
             file.truncate(1000)
     else:
         (newest / "optimizer.pt").unlink()
-    run(CONFIGS["raptr"], tmp_path / "run", cache)
+    with pytest.warns(UserWarning, match=r"checkpoint-8 is damaged .* was set aside as damaged-checkpoint-8"):
+        run(CONFIGS["raptr"], tmp_path / "run", cache)
+    aside = tmp_path / "run" / "checkpoints" / "damaged-checkpoint-8"
+    assert aside.is_dir(), "nobody removes it"
+    shutil.rmtree(aside.parent)
     same_end(tmp_path / "run", references["raptr"])
 
 
 def test_without_a_whole_checkpoint_it_begins_again(references: dict[str, Path], tmp_path: Path, cache: Path) -> None:
     for path in _stopped_late(tmp_path / "run", cache):
         (path / "raptr.json").unlink()
-    run(CONFIGS["raptr"], tmp_path / "run", cache)
+    with pytest.warns(UserWarning, match="or the run begins again"):
+        run(CONFIGS["raptr"], tmp_path / "run", cache)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
     same_end(tmp_path / "run", references["raptr"])
 
 
@@ -138,7 +144,9 @@ def test_metrics_that_lost_their_end_are_not_gone_on_with(
     _stopped_late(tmp_path / "run", cache)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines[:3]))
-    run(CONFIGS["raptr"], tmp_path / "run", cache)
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl has \d+ bytes, and had"):
+        run(CONFIGS["raptr"], tmp_path / "run", cache)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
     same_end(tmp_path / "run", references["raptr"])
 
 

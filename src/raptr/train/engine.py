@@ -24,7 +24,7 @@ from raptr.train.arguments import build_arguments
 from raptr.train.attention import check_attention
 from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
-from raptr.train.checkpoint import KEPT, Checkpoint, CheckpointCallback, newest_checkpoint, remove_checkpoints
+from raptr.train.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints, written
 from raptr.train.environment import describe_environment
 from raptr.train.finite import Diverged, FiniteCallback
 from raptr.train.folder import Result, check_engine, check_folder, check_same, read_result, write_json, write_text
@@ -52,6 +52,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
     data_collator: Collator | WindowCollator | PaddedCollator
     validation_collator: Collator | WindowCollator
     _mean_predicted: float | None = None
+    _partial: Path | None = None
     _stretch: float = 1.0
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
@@ -76,6 +77,21 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         finally:
             self.args.average_tokens_across_devices = across_ranks
         return (weighted(loss, labels, self._mean_predicted, self._stretch), *rest)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint under another name, which it gets when it is whole."""
+        if self.metrics is None:
+            super()._save_checkpoint(model, trial)
+            return
+        kept = self.metrics.snapshot() if is_main() else None
+        with written(Path(self.args.output_dir), self.state.global_step, kept) as self._partial:
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._partial = None
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._partial is None else str(self._partial)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the whole model, also where the checkpoints of a sharded one are in shards."""
@@ -256,14 +272,13 @@ def _train(
             task,
             folder,
             model,
-            [progressive, probe, metrics, bar, stopping, CheckpointCallback(metrics), finite],
+            [progressive, probe, metrics, bar, stopping, finite],
             task.steps,
             eval_strategy="steps",
             eval_steps=config.evaluation.interval(task.steps),
             eval_on_start=checkpoint is None,
             save_strategy="steps",
             save_steps=config.checkpoints.interval(task.steps),
-            save_total_limit=KEPT,
         )
         trainer.metrics, trainer.progressive, trainer.finite = metrics, progressive, finite
         on_accelerator = trainer.args.device.type != "cpu"

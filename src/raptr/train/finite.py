@@ -76,6 +76,7 @@ class FiniteCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Be the last to be asked before the optimizer steps."""
+        self._losses, self._norm = [], None  # of a trial
         optimizer = kwargs["optimizer"]
         optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper holds the real one
         self._hook = optimizer.register_step_pre_hook(self._before_step)
