@@ -220,6 +220,14 @@ def train(
     output: Output = None,
     cache: Cache = None,
     max_minutes: MaxMinutes = None,
+    allow_changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Go on although this differs from when the run was begun: training.learning_rate, data, torch, ...",
+            metavar="KEY",
+            show_default=False,
+        ),
+    ] = None,
     strict: Strict = False,
 ) -> None:
     """Train a config's model with its method, and write a report.
@@ -240,7 +248,14 @@ def train(
     folder = output or Path("runs") / config.name
     console = _console(stderr=True)
     with _interruptible("the same command goes on from the newest checkpoint"):
-        result = run(prepare_task(config, _cache(cache)), folder, console=console, command=_command(), stop=stop)
+        result = run(
+            prepare_task(config, _cache(cache)),
+            folder,
+            console=console,
+            command=_command(),
+            stop=stop,
+            allowed=allow_changes or (),
+        )
     part()
     if not is_main():
         return

@@ -106,7 +106,7 @@ def test_text_that_changes_between_seeds_is_noticed(tmp_path: Path, cache: Path)
     config = tiny(data__source=str(text), data__tokenizer=280)
     run(config, tmp_path / "c", cache, seeds=1)
     text.write_text(text.read_text() + "one more\n")
-    with pytest.raises(RaptrError, match="its data is"):
+    with pytest.raises(RaptrError, match=r"holds another run \(data: "):
         run(config, tmp_path / "c", cache, seeds=2)
 
 

@@ -171,7 +171,7 @@ def test_stopped_run_on_other_data_is_refused(tmp_path: Path, cache: Path) -> No
     interrupted(config, tmp_path / "run", cache, 8)
     before = contents(tmp_path / "run")
     text.write_text(text.read_text() + "and one line more\n")
-    with pytest.raises(RaptrError, match="its data is"):
+    with pytest.raises(RaptrError, match=r"holds another run \(data: "):
         run(config, tmp_path / "run", cache)
     assert contents(tmp_path / "run") == before
     shutil.rmtree(tmp_path / "run")

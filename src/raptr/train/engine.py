@@ -1,10 +1,11 @@
 """From a config to a trained model: data, model and method on Hugging Face's Trainer."""
 
+import json
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import TensorBoardCallback
 from transformers.loss.loss_utils import ForMaskedLMLoss
 
-from raptr.config import SMALLER, dump
+from raptr.config import SMALLER, RunConfig, dump
 from raptr.data import Collator, WindowCollator
 from raptr.errors import RaptrError, Stopped
 from raptr.model import CONVENTION, attach_head, find_stacks
@@ -24,10 +25,21 @@ from raptr.train.arguments import build_arguments
 from raptr.train.attention import check_attention
 from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
+from raptr.train.changes import (
+    CONFIG,
+    FACTS,
+    Change,
+    OwnHyperparameters,
+    config_changes,
+    engine_change,
+    fact_changes,
+    longer,
+    refuse,
+)
 from raptr.train.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints, written
 from raptr.train.environment import describe_environment
 from raptr.train.finite import Diverged, FiniteCallback
-from raptr.train.folder import Result, check_engine, check_folder, check_same, read_result, write_json, write_text
+from raptr.train.folder import Result, check_folder, read_result, write_json, write_text
 from raptr.train.lock import locked
 from raptr.train.metrics import ACTIVE, MetricsCallback, Progress
 from raptr.train.own import own_settings
@@ -52,6 +64,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
     data_collator: Collator | WindowCollator | PaddedCollator
     validation_collator: Collator | WindowCollator
     _mean_predicted: float | None = None
+    changed: bool = False
     _partial: Path | None = None
     _stretch: float = 1.0
 
@@ -77,6 +90,12 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         finally:
             self.args.average_tokens_across_devices = across_ranks
         return (weighted(loss, labels, self._mean_predicted, self._stretch), *rest)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
+        own = OwnHyperparameters(self.optimizer, self.lr_scheduler) if self.changed else None
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if own is not None:
+            own.restore()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint under another name, which it gets when it is whole."""
@@ -186,6 +205,7 @@ def train(
     title: str | None = None,
     stop: Stop | None = None,
     keep_diverged: bool = False,
+    allowed: Collection[str] = (),
 ) -> Result:
     """Train the model of a task with its config's method, and keep everything in a run folder.
 
@@ -203,41 +223,40 @@ def train(
         stop: when to stop early; by default on SIGINT and SIGTERM, which are heard while the model is trained.
         keep_diverged: whether a run that stops because too many updates were no numbers is a finished one, with
             a validation loss that is none.
+        allowed: what may be another than when the run in the folder was begun, see `raptr.train.changes.refuse`.
 
     Returns:
         The content of ``result.json``.
 
     Raises:
         RaptrError: the method does not fit, the folder holds something else, another process works in it, or
-            the run in it was made from other data or with other versions.
+            the run in it is another one: of another config, on other data, with other versions.
         Diverged: too many updates in a row were no numbers.
         Stopped: it was to stop, and the same call goes on.
     """
-    record, existed = dump(task.config), folder.exists()
+    existed, method = folder.exists(), task.config.build_method()
+    facts = _facts(task, task.plan(method), _label(task, method), command)
     with ExitStack() as held:
-        from_main(lambda: check_folder(folder, record, "config.yaml"))
+        from_main(lambda: check_folder(folder, CONFIG))
         from_main(lambda: held.enter_context(locked(folder)))
-        return _train(task, folder, record, existed, console, command, title, stop or Stop(), keep_diverged)
+        return _train(task, folder, existed, facts, console, title, stop or Stop(), keep_diverged, allowed)
 
 
 def _train(
     task: Task,
     folder: Path,
-    record: str,
     existed: bool,
+    facts: dict[str, Any],
     console: Console,
-    command: str,
     title: str | None,
     stop: Stop,
     keep_diverged: bool,
+    allowed: Collection[str],
 ) -> Result:
     config = task.config
     title = title or folder.name
     console = console if is_main() else Console(quiet=True)
-    method = config.build_method()
-    plan = task.plan(method)
-    facts = _facts(task, plan, _label(task, method), command)
-    finished, checkpoint = from_main(lambda: _found(folder, record, facts))
+    finished, checkpoint, changes = from_main(lambda: _found(folder, config, facts, allowed))
     if finished is not None:
         from_main(lambda: _clear(task, folder))
         console.print(f"{title}: finished before", highlight=False, soft_wrap=True)
@@ -253,7 +272,7 @@ def _train(
     if own.torch_compile:
         console.print(f"{title}: each layer is compiled by itself, one graph for all paths", highlight=False)
     inactive = config.settings(config.method).policy
-    progressive = ProgressiveCallback(method, inactive=inactive, compile=own.torch_compile)
+    progressive = ProgressiveCallback(config.build_method(), inactive=inactive, compile=own.torch_compile)
     probe = ProbeCallback()
     metrics = MetricsCallback(
         folder / "metrics.jsonl",
@@ -287,7 +306,8 @@ def _train(
         facts["environment"]["engine"] = engine = engine_of(trainer)
         if engine == "fsdp2":
             check_tied(model)
-        from_main(lambda: check_engine(folder, facts) if checkpoint is not None else None)
+        if checkpoint is not None:
+            from_main(lambda: refuse(folder, engine_change(folder, facts), allowed))
     except (ValueError, RuntimeError, ImportError) as error:
         if not existed and is_main():
             shutil.rmtree(folder, ignore_errors=True)  # the Trainer makes its folder before it looks at its arguments
@@ -295,10 +315,12 @@ def _train(
             raise
         raise RaptrError(f"training is not valid: {error}") from error
 
-    from_main(lambda: _begin(folder, record, facts, checkpoint))
+    from_main(lambda: _begin(folder, config, facts, checkpoint, changes))
     if checkpoint is not None:
         metrics.restore(checkpoint.metrics)
-        console.print(f"{title}: goes on after step {checkpoint.step}", highlight=False, soft_wrap=True)
+        said = f" with {'; '.join(map(str, changes))}" if changes else ""
+        console.print(f"{title}: goes on after step {checkpoint.step}{said}", highlight=False, soft_wrap=True)
+        trainer.changed = bool(changes)
     try:
         with stop.listening():
             trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
@@ -322,23 +344,40 @@ def _train(
     return from_main(lambda: _end(task, folder, _result(task, metrics.progress)))
 
 
-def _found(folder: Path, record: str, facts: dict[str, Any]) -> tuple[Result | None, Checkpoint | None]:
-    """What a run's folder holds: the result of a finished run, a checkpoint."""
-    check_folder(folder, record, "config.yaml")
-    checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / "metrics.jsonl")
+def _found(
+    folder: Path, config: RunConfig, facts: dict[str, Any], allowed: Collection[str]
+) -> tuple[Result | None, Checkpoint | None, list[Change]]:
+    """What a run's folder holds: the result of a finished run, a checkpoint; and what is no more as it was."""
+    begun = (folder / FACTS).exists()
+    more = longer(folder, facts) if begun else set()
+    changes = refuse(folder, config_changes(folder, config), {*allowed, *more})
     finished = read_result(folder)
-    if finished is not None or checkpoint is not None:
-        check_same(folder, facts)
-    return finished, checkpoint
+    checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / "metrics.jsonl")
+    if begun and (finished is not None or checkpoint is not None):
+        changes += refuse(folder, fact_changes(folder, facts), {*allowed, *more})
+    if finished is None or finished["steps"] >= facts["steps"]:
+        return finished, checkpoint, changes
+    if checkpoint is None:
+        raise RaptrError(
+            f"the run in {folder} is finished, after {finished['steps']} steps, and kept no checkpoint, so it cannot "
+            f"go on to {facts['steps']}; give another --output. checkpoints.keep_last=true keeps one for the next time."
+        )
+    return None, checkpoint, changes
 
 
-def _begin(folder: Path, record: str, facts: dict[str, Any], checkpoint: Checkpoint | None) -> None:
+def _begin(
+    folder: Path, config: RunConfig, facts: dict[str, Any], checkpoint: Checkpoint | None, changes: Sequence[Change]
+) -> None:
     """Make a folder this run's own, and clear it of what a stopped run left behind its last checkpoint."""
-    write_text(folder / "config.yaml", record)
+    if checkpoint is not None:
+        before = json.loads((folder / FACTS).read_text(encoding="utf-8")).get("changes", [])
+        facts["changes"] = [*before, *({"after_step": checkpoint.step, **asdict(change)} for change in changes)]
+    write_text(folder / CONFIG, dump(config))
+    (folder / "result.json").unlink(missing_ok=True)
     for leftover in ("model", *(["tensorboard"] if checkpoint is None else [])):
         shutil.rmtree(folder / leftover, ignore_errors=True)
     remove_checkpoints(folder / CHECKPOINTS, but=checkpoint.path if checkpoint else None)
-    write_json(folder / "run.json", facts)
+    write_json(folder / FACTS, facts)
 
 
 def _end(task: Task, folder: Path, result: Result) -> Result:

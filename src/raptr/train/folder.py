@@ -23,27 +23,31 @@ def read_result(folder: Path) -> Result | None:
     return {name: math.nan if value is None else value for name, value in content.items()}
 
 
-def check_folder(folder: Path, record: str, file: str) -> None:
-    """Refuse a folder that holds something other than this very run, by the record in it.
+def check_folder(folder: Path, file: str) -> None:
+    """Refuse a folder that holds something, but no such file.
 
     Raises:
-        RaptrError: it holds something else; nothing is touched.
+        RaptrError: it does; nothing is touched.
     """
-    existing = folder / file
-    if existing.exists():
-        old = existing.read_text(encoding="utf-8")
-        if old != record:
-            raise RaptrError(
-                f"{folder} holds another run: {_difference(old, record)}. "
-                "Give another --output (or name=...), or remove that folder."
-            )
-    elif folder.exists() and (not folder.is_dir() or any(map(_is_content, folder.iterdir()))):
+    if (folder / file).exists():
+        return
+    if folder.exists() and (not folder.is_dir() or any(map(_is_content, folder.iterdir()))):
         raise RaptrError(f"{folder} exists and is not a run of raptr ({file} is not in it); give another --output.")
 
 
 def claim_folder(folder: Path, record: str, file: str) -> None:
-    """Make a folder this run's own; see `check_folder`."""
-    check_folder(folder, record, file)
+    """Make a folder one's own, by a record in it.
+
+    Raises:
+        RaptrError: it holds something else; nothing is touched.
+    """
+    check_folder(folder, file)
+    existing = folder / file
+    if existing.exists() and (old := existing.read_text(encoding="utf-8")) != record:
+        raise RaptrError(
+            f"{folder} holds another run: {_difference(old, record)}. "
+            "Give another --output (or name=...), or remove that folder."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / file, record)
 
@@ -64,44 +68,6 @@ def write_text(path: Path, content: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def check_same(folder: Path, facts: dict[str, Any]) -> None:
-    """Refuse to go on with a run, or to let it stand for this one, if it was made from something else.
-
-    Raises:
-        RaptrError: its data, steps, costs or versions are not those of now.
-    """
-    before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    for name, old, new in [
-        ("data", before["data"]["key"], facts["data"]["key"]),
-        ("steps", before["steps"], facts["steps"]),
-        ("number of processes", before["environment"].get("processes", 1), facts["environment"]["processes"]),
-        ("FLOPs of a step", before["flops"], json.loads(to_json(facts["flops"]))),
-        *((name, before["environment"][name], facts["environment"][name]) for name in _VERSIONS),
-    ]:
-        _check_equal(folder, name, old, new)
-
-
-def check_engine(folder: Path, facts: dict[str, Any]) -> None:
-    """Refuse to go on with a run on another engine: its checkpoints have another form.
-
-    Raises:
-        RaptrError: it was trained on another one.
-    """
-    before = json.loads((folder / "run.json").read_text(encoding="utf-8"))["environment"]
-    _check_equal(folder, "engine", before.get("engine", "single"), facts["environment"]["engine"])
-
-
-def _check_equal(folder: Path, name: str, old: Any, new: Any) -> None:
-    if old != new:
-        raise RaptrError(
-            f"the run in {folder} is not the one that would be made now: its {name} "
-            f"is {str(old)[:80]}, now {str(new)[:80]}. Give another --output, or remove that folder."
-        )
-
-
-_VERSIONS = ("raptr", "torch", "transformers")
 
 
 def _is_content(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """One process at a time in a run's folder."""
 
+import fcntl
 import json
 import os
 import socket
@@ -9,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from raptr.errors import RaptrError
 
@@ -45,12 +44,12 @@ def locked(folder: Path) -> Iterator[None]:
         Traceback (most recent call last):
         raptr.errors.RaptrError: ... is being worked in by process ...
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    lock, owner = FileLock(folder / _LOCK, is_singleton=False), folder / _OWNER
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise _taken(folder, _read(owner)) from None
+    owner = folder / _OWNER
+    lock = _held(folder / _LOCK)
+    if lock is None:
+        raise _taken(folder, _read(owner))
     try:
         found = _read(owner)
         if found.get("host") not in (None, socket.gethostname()) and _age(owner) < SILENT:
@@ -66,7 +65,27 @@ def locked(folder: Path) -> Iterator[None]:
             heart.join()
             owner.unlink(missing_ok=True)
     finally:
-        lock.release()
+        (folder / _LOCK).unlink(missing_ok=True)
+        os.close(lock)
+        if made and folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _held(path: Path) -> int | None:
+    """The descriptor of a lock file, once it is ours; None if it is another's."""
+    while True:
+        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(number)
+            return None
+        try:
+            if os.path.samestat(os.fstat(number), path.stat()):
+                return number
+        except FileNotFoundError:
+            pass
+        os.close(number)  # the one before us has removed it meanwhile: what we hold is nobody's
 
 
 def _myself() -> dict[str, Any]:
