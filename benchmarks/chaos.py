@@ -30,6 +30,7 @@ import yaml
 from raptr.train.environment import describe_environment
 
 STEPS, EVERY = 24, 2
+TIMES = ("seconds", "tokens_per_second", "mfu")
 METHODS = {
     "raptr": {"schedule": "2-3-4"},
     "gradual_stacking": {"schedule": "2-4"},
@@ -157,7 +158,7 @@ def same(one: Any, other: Any) -> bool:
 def timeless(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics file without their times."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+    return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
 
 
 def main() -> int:

@@ -18,9 +18,9 @@ from model.test_distributed import launch
 from raptr.compare import compare
 from raptr.errors import RaptrError
 from raptr.train.build import build_model
-from raptr.train.engine import make_trainer
 from raptr.train.ranks import engine_of
 from raptr.train.task import prepare_task
+from raptr.train.trainer import make_trainer
 from runs import contents, metrics, run, timeless, tiny
 
 WORKER = Path(__file__).with_name("engine_worker.py")

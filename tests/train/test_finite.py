@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from rich.console import Console
 
-from raptr.train import engine
-from raptr.train.engine import Trainer
-from raptr.train.finite import Diverged
+from raptr.compare import compare
+from raptr.train.finite import Diverged, FiniteCallback
+from raptr.train.trainer import Trainer
 from runs import metrics, run, tiny
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, steps: set[int], what: str) -> list[dict[str, torch.Tensor]]:
     """Let the loss or the gradients of some steps be no number; and give the weights before every step."""
     seen: list[dict[str, torch.Tensor]] = []
-    training_step = engine.transformers.Trainer.training_step
+    training_step = transformers.Trainer.training_step
 
     def step(self: Trainer, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
@@ -28,7 +30,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, steps: set[int], what: str) -> list[
             next(p for p in model.parameters() if p.grad is not None).grad.fill_(math.nan)
         return loss
 
-    monkeypatch.setattr(engine.transformers.Trainer, "training_step", step)
+    monkeypatch.setattr(transformers.Trainer, "training_step", step)
     return seen
 
 
@@ -52,7 +54,7 @@ def test_such_an_update_is_not_made_and_is_counted(
 
 def test_the_optimizer_remembers_nothing_of_it(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states: list[Any] = []
-    step_end = engine.FiniteCallback.on_step_end
+    step_end = FiniteCallback.on_step_end
 
     def seen(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         found = kwargs["optimizer"].state_dict()["state"]
@@ -61,7 +63,7 @@ def test_the_optimizer_remembers_nothing_of_it(tmp_path: Path, cache: Path, monk
         )
         step_end(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(engine.FiniteCallback, "on_step_end", seen)
+    monkeypatch.setattr(FiniteCallback, "on_step_end", seen)
     broken(monkeypatch, {4}, "loss")
     run(tiny(method="full"), tmp_path / "run", cache)
 
@@ -86,6 +88,32 @@ def test_too_many_in_a_row_end_the_run_and_leave_its_checkpoint(
     _, result = run(config, tmp_path / "run", cache)
     assert math.isfinite(result["eval_loss"])
     assert metrics(tmp_path / "run", "train")[-1]["skipped_updates"] == 2
+
+
+def test_a_comparison_goes_on_without_what_diverged(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training_step = transformers.Trainer.training_step
+
+    def step(self: Trainer, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = training_step(self, model, *args, **kwargs)
+        broke = self.state.max_steps != 9 and self.state.global_step >= 4  # RaPTr's, which are more
+        return loss * math.nan if broke else loss
+
+    monkeypatch.setattr(transformers.Trainer, "training_step", step)
+    summary = compare(
+        tiny(stability__max_skipped_updates=2),
+        methods=["full", "raptr"],
+        seeds=1,
+        budget="flops",
+        folder=tmp_path / "comparison",
+        cache=cache,
+        console=Console(quiet=True),
+    )
+    assert summary["methods"]["raptr"]["verdict"] == "diverged"
+    assert math.isfinite(summary["methods"]["full"]["mean"])
+    last = metrics(tmp_path / "comparison" / "raptr-seed0", "train")[-1]
+    assert (last["step"], last["skipped_updates"]) == (5, 1), "and the next one ended it"
 
 
 def test_jumps_at_boundaries_are_recorded(tmp_path: Path, cache: Path) -> None:

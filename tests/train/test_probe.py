@@ -13,8 +13,8 @@ import raptr
 from raptr.errors import RaptrError
 from raptr.train import engine
 from raptr.train.build import build_model
-from raptr.train.engine import Trainer
 from raptr.train.task import prepare_task
+from raptr.train.trainer import Trainer
 from runs import contents, metrics, run, timeless, tiny
 
 GPT2 = {

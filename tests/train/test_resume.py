@@ -157,7 +157,7 @@ def test_stopped_between_the_last_step_and_the_result(
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("raptr.train.engine._result", stopped)
+        patch.setattr("raptr.train.engine.result_of", stopped)
         with pytest.raises(Stopped):
             run(CONFIGS["raptr"], tmp_path / "run", cache)
     run(CONFIGS["raptr"], tmp_path / "run", cache)

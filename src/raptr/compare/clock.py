@@ -21,11 +21,11 @@ from raptr.errors import RaptrError
 from raptr.plan import Copy, LayerCosts, ModelShape, Subnetwork
 from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
-from raptr.train.engine import make_trainer
 from raptr.train.environment import describe_environment
 from raptr.train.folder import write_json
 from raptr.train.own import own_settings
 from raptr.train.task import Task
+from raptr.train.trainer import make_trainer
 
 FILE = "clock.json"
 

@@ -121,29 +121,22 @@ def layer_flops(
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     """Writes metrics.jsonl, on rank 0, and keeps the totals, which are those of all ranks.
 
-        A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
-    <<<<<<< HEAD
-        loss, gradient norm and learning rate of this very step, the totals, and how many updates were skipped
-        so far where there are any (`FiniteCallback`). A line of kind "boundary" holds how much the loss jumped
-        where a stage began (`Boundaries`). A line of kind "eval" holds the validation loss of the full model
-        after that many steps: the mean over the validation sources, and where there are several, that of each.
-        While the full model holds layers that were never trained, the same of the part that was is beside it,
-        ``eval_loss_active``.
-    =======
-        loss, gradient norm and learning rate of this very step, the totals, and how fast this step was. A line of
-        kind "eval" holds the validation loss of the full model after that many steps: the mean over the validation
-        sources, and where there are several, that of each. While the full model holds layers that were never
-        trained, the same of the part that was is beside it, ``eval_loss_active``.
-    >>>>>>> engines
+    A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
+    loss, gradient norm and learning rate of this very step, how fast it was, the totals, and how many updates
+    were skipped so far where there are any (`FiniteCallback`). A line of kind "boundary" holds how much the loss
+    jumped where a stage began (`Boundaries`). A line of kind "eval" holds the validation loss of the full model
+    after that many steps: the mean over the validation sources, and where there are several, that of each.
+    While the full model holds layers that were never trained, the same of the part that was is beside it,
+    ``eval_loss_active``.
 
-        Args:
-            path: the file; started anew, unless the state of a checkpoint is restored.
-            progressive: knows the plan.
-            costs: FLOPs of one step of the whole batch.
-            tokens: tokens of one step.
-            validations: the names of the validation sources.
-            work: what each step really does, where steps differ; ``costs`` and ``tokens`` then are not used.
-            peak_flops: FLOPs per second that one device reaches at best; with it, lines have the utilisation "mfu".
+    Args:
+        path: the file; started anew, unless the state of a checkpoint is restored.
+        progressive: knows the plan.
+        costs: FLOPs of one step of the whole batch.
+        tokens: tokens of one step.
+        validations: the names of the validation sources.
+        work: what each step really does, where steps differ; ``costs`` and ``tokens`` then are not used.
+        peak_flops: FLOPs per second that one device reaches at best; with it, lines have the utilisation "mfu".
     """
 
     def __init__(

@@ -1,0 +1,76 @@
+"""What is known of a run before it begins, and what it did in the end: the content of run.json and result.json."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from raptr.config import SMALLER
+from raptr.model import CONVENTION
+from raptr.plan import Method, Plan
+from raptr.train.environment import describe_environment
+from raptr.train.folder import Result
+from raptr.train.metrics import Progress
+from raptr.train.ranks import world_size
+from raptr.train.task import Task
+
+
+def result_of_diverged(task: Task, progress: Progress) -> Result:
+    """A result in which no loss is a number."""
+    losses = dict.fromkeys(task.validation_data(), math.nan)
+    return result_of(task, replace(progress, eval_loss=math.nan, eval_losses=losses))
+
+
+def result_of(task: Task, progress: Progress) -> Result:
+    assert progress.eval_loss is not None
+    return {
+        "steps": task.steps,
+        "epochs": task.epochs(task.steps),
+        **progress.totals(),
+        "eval_loss": progress.eval_loss,
+        "eval_losses": progress.eval_losses,
+    }
+
+
+def label_of(task: Task, method: Method) -> str:
+    """What a run is called: its method, or the size of the smaller model that it trains."""
+    if task.config.settings(task.config.method).method == SMALLER:
+        return f"Smaller, {'+'.join(map(str, task.shape.layers))} layers"
+    return str(method)
+
+
+def facts_of(task: Task, plan: Plan, label: str, command: str) -> dict[str, Any]:
+    config = task.config
+    return {
+        "format": 1,
+        "name": config.name,
+        "method": config.method,
+        "label": label,
+        **({"control": SMALLER} if config.settings(config.method).method == SMALLER else {}),
+        "seed": config.seed,
+        "steps": task.steps,
+        "plan": {
+            "stacks": [{"name": stack.name, "layers": stack.layers} for stack in plan.shape.stacks],
+            "stages": [
+                {
+                    "start": stage.start,
+                    "stop": stage.stop,
+                    "sizes": stage.sizes,
+                    "warmup": stage.warmup,
+                    "width": stage.width,
+                }
+                for stage in plan.stages
+            ],
+        },
+        "model": {
+            "architecture": task.model_config.model_type,
+            "from_pretrained": config.model.from_pretrained,
+            "parameters": task.parameters,
+            "layer_parameters": task.layer_parameters,
+        },
+        "flops": {"convention": CONVENTION, "layers": task.costs.layers, "other": task.costs.other}
+        | ({} if task.predictions is None else {"predictions": task.predictions}),
+        "data": task.store.description,
+        "validation": list(task.validation_data()),
+        "environment": {**describe_environment(), "processes": world_size()},
+        "command": command,
+    }
