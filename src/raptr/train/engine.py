@@ -26,7 +26,7 @@ from raptr.train.folder import Result, check_engine, check_folder, check_same, r
 from raptr.train.metrics import ACTIVE, MetricsCallback, Progress
 from raptr.train.own import own_settings
 from raptr.train.progress import ProgressCallback
-from raptr.train.ranks import engine_of, from_main, is_main, world_size
+from raptr.train.ranks import check_alike, engine_of, from_main, is_main, world_size
 from raptr.train.sharding import check_tied, units_of, whole_weights
 from raptr.train.task import Task
 from raptr.train.tokens import said_of
@@ -167,6 +167,7 @@ def train(task: Task, folder: Path, *, console: Console, command: str = "", titl
     method = config.build_method()
     plan = task.plan(method)
     facts = _facts(task, plan, _label(task, method), command)
+    check_alike(f"{dump(config)}\ndata: {facts['data']['key']}")
     finished, checkpoint, existed = from_main(lambda: _found(folder, dump(config), facts))
     if finished is not None:
         console.print(f"{title}: finished before", highlight=False, soft_wrap=True)
