@@ -336,6 +336,21 @@ def test_sequences_too_short_for_a_denoiser_are_refused(name, length, layout):
     assert layout(KNOWN[name], 256)
 
 
+@pytest.mark.parametrize(("name", "tokens"), [("R3", 10), ("R8", 31), ("S", 3), ("X3", 3), ("X64", 217)])
+def test_it_is_said_how_many_tokens_have_a_span(name, tokens):
+    assert not any(KNOWN[name].counts(n)[1] for n in range(1, tokens))
+    assert KNOWN[name].counts(tokens)[1] == 1
+    with pytest.raises(RaptrError, match=rf"needs {tokens} tokens for its first span"):
+        pair(KNOWN[name], 1)
+
+
+@pytest.mark.parametrize("settings", [{"rate": 0.5, "span": 1e308}, {"rate": 1e-9, "span": 2}, {"rate": 5e-324}])
+def test_absurd_denoisers_are_refused_at_once(settings):
+    for layout in (pair, packed):
+        with pytest.raises(RaptrError, match="sequences of 512 positions are too short"):
+            layout(Denoiser(**settings), 512)
+
+
 FORM = pair(UL2["R3"], 60)
 
 

@@ -7,11 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.training_args import ParallelMode
 
 import raptr
 from raptr.errors import RaptrError
+from raptr.plan.methods import SequenceLayerDropout
 from raptr.train.callback import _check_ddp
 
 METHOD = raptr.RaPTr("2-3-4", seed=3)
@@ -94,6 +103,22 @@ def test_zero_policy_moves_skipped_layers(tmp_path: Path) -> None:
     progressive.inactive = "zero"
     trainer.train()
     assert watch.moved == [(0, 1, 2, 3)] * 12
+
+
+@pytest.mark.filterwarnings("ignore:the fixed set was enlarged")
+@pytest.mark.parametrize("method", [METHOD, SequenceLayerDropout()])
+def test_a_decoder_with_a_configuration_of_its_own_keeps_no_cache_in_training(method: Any, tmp_path: Path) -> None:
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 4, "num_heads": 2}
+    model = T5ForConditionalGeneration(T5Config(vocab_size=32, decoder_start_token_id=0, **sizes))
+    kept: list[bool] = []
+    handle = model.decoder.register_forward_hook(
+        lambda module, args, output: kept.append(output.past_key_values is not None)
+    )
+    make_trainer(tmp_path, model, method, max_steps=6).train()
+    assert kept == [False] * 6
+    model(**{name: row[None] for name, row in make_data()[0].items()})
+    assert kept[-1], "afterwards the model is as it was"
+    handle.remove()
 
 
 def test_steps_are_the_trainers_own_however_given(tmp_path: Path) -> None:

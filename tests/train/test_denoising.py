@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from raptr.compare.clock import read_clock
 from raptr.errors import RaptrError
 from raptr.model import count_flops
+from raptr.plan import METHODS as EVERY_METHOD
 from raptr.plan import plan_cost
 from raptr.train.build import build_model
 from raptr.train.engine import train
@@ -51,6 +52,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "gradual_stacking": {"schedule": "2-4"},
     "layerdrop": {},
 }
+OF_FOUR_LAYERS: dict[str, dict[str, Any]] = {
+    "depth_width_raptr": {"schedule": "2-3-4", "width": "50%-75%-100%"},
+    "reversed": {"schedule": "4-3-2"},
+    "midas": {"schedule": "2-4"},
+}
+"""Settings of methods whose own are for more layers."""
 
 
 def config(layout: str, method: str = "raptr", **changes: Any) -> Any:
@@ -86,6 +93,20 @@ def test_validation_loss_falls_in_both_layouts_under_every_kind_of_depth_method(
     run(changed, tmp_path / "run", cache)
     before, after = (line["eval_loss"] for line in metrics(tmp_path / "run", "eval"))
     assert after < before - 0.2
+
+
+@pytest.mark.filterwarnings("ignore:the fixed set was enlarged")
+@pytest.mark.parametrize("method", [name for name in EVERY_METHOD if name not in METHODS])
+def test_an_encoder_decoder_is_trained_under_every_other_method(method: str, tmp_path: Path, cache: Path) -> None:
+    changes = {"training__max_steps": 16, "evaluation__every": 16, "checkpoints__every": 16}
+    changed = config("t5", method, methods={method: OF_FOUR_LAYERS.get(method, {})}, **changes)
+    task, _ = run(changed, tmp_path / "run", cache)
+    before, after = (line["eval_loss"] for line in metrics(tmp_path / "run", "eval"))
+    assert after < before - 0.2
+    plan = task.plan(changed.build_method())
+    paths = [line["layers"] for line in metrics(tmp_path / "run", "train")]
+    assert paths == [[list(path) for path in plan.subnetwork(step).layers] for step in range(16)]
+    assert all(path[0] == 0 for both in paths for path in both), "the first layer of each stack makes its biases"
 
 
 @pytest.mark.skipif(not WIKI.exists(), reason="set RAPTR_TEST_DATA to the folder of the test data")
@@ -318,7 +339,8 @@ def test_pretrained_embeddings_that_cannot_hold_them_are_refused(tmp_path: Path,
         (
             "t5",
             {"data__sequence_length": 16_000},
-            r"(train|validation) text: the text has \d+ tokens and one sequence needs",
+            r"(train|validation) text: the text has \d+ tokens and one sequence needs"
+            r".*data.sequence_length=16000, denoising trains on stretches of 128000 tokens",
         ),
         ("llama", {"evaluation__sequences": 3}, r"validation of data: 3 validation sequences.* 4 denoisers"),
         ("llama", {"model__config__vocab_size": 330}, r"vocab_size is 330, but the tokenizer has 423 tokens"),

@@ -1,6 +1,7 @@
 """Masked language models end to end: four architectures learn, with the head on masked positions only."""
 
 import json
+import os
 import re
 from io import StringIO
 from pathlib import Path
@@ -24,6 +25,8 @@ from raptr.train.task import plan_run, prepare_task
 from reference.masked_head import loss_of_all
 from runs import metrics, run, tiny
 
+DATA = Path(os.environ.get("RAPTR_TEST_DATA") or Path(__file__).parents[2] / ".." / "shared" / "data")
+WIKI = DATA / "pretrain" / "wiki.valid.jsonl.xz"
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 ARCHITECTURES = {
@@ -38,6 +41,16 @@ def masked(architecture: str = "bert", **changes: Any) -> Any:
     more = {} if architecture == "modernbert" else NO_DROPOUT
     model = {"architecture": architecture, "config": {**SIZES, **ARCHITECTURES[architecture], **more}}
     return tiny(**{"model": model, "objective": {"name": "masked"}, **changes})
+
+
+@pytest.mark.skipif(not WIKI.exists(), reason="set RAPTR_TEST_DATA to the folder of the test data")
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_validation_loss_falls_on_wikipedia(kind: str, tmp_path: Path) -> None:
+    data = {"source": str(WIKI), "max_bytes": 400_000, "tokenizer": 600, "sequence_length": 16, "tokenizer_kind": kind}
+    whole = {"name": "masked", "whole_words": True}
+    run(masked(objective=whole, data=data, training__max_steps=60), tmp_path / "run", tmp_path / "cache")
+    losses = [line["eval_loss"] for line in metrics(tmp_path / "run", "eval")]
+    assert losses[-1] < losses[0] - 0.5
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

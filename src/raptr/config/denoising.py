@@ -106,4 +106,6 @@ def _settings(name: Any, value: Any) -> Any:
                 "give its rate, span and weight"
             )
         return {**of_known, "weight": float(value)}
-    return value
+    raise ValueError(
+        f"{name} is {value!r}; expected its weight, a share like 0.5, or a section with its weight, rate, span and mode"
+    )

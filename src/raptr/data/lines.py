@@ -40,22 +40,31 @@ def read_whole(name: str, path: Path, column: str, omitted: Omitted) -> Iterator
 def read_lines(name: str, path: Path, omitted: Omitted) -> Iterator[Record]:
     """The lines of a .jsonl file; where it is broken, those before."""
     with _reported(path, omitted), open_packed(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            place = f"{path}, line {number}"
-            text = _decoded(line, place, omitted)
-            if text is None:
-                continue
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                omitted.skip("not JSON", f"{place}: not JSON ({error}); expected one object a line.")
-                continue
-            if not isinstance(row, dict):
-                omitted.skip("not an object", f"{place}: a JSON {type(row).__name__}; expected one object a line.")
-                continue
-            yield Record(f"{name}:{number}", place, row)
+        # No name here: a record of a long line would be kept while its text is used.
+        yield from filter(
+            None,
+            (
+                _record(f"{name}:{number}", f"{path}, line {number}", line, omitted)
+                for number, line in enumerate(file, start=1)
+                if line.strip()
+            ),
+        )
+
+
+def _record(name: str, place: str, line: bytes, omitted: Omitted) -> Record | None:
+    """What a line says; None, and reported, where it says nothing."""
+    text = _decoded(line, place, omitted)
+    if text is None:
+        return None
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        omitted.skip("not JSON", f"{place}: not JSON ({error}); expected one object a line.")
+        return None
+    if not isinstance(row, dict):
+        omitted.skip("not an object", f"{place}: a JSON {type(row).__name__}; expected one object a line.")
+        return None
+    return Record(name, place, row)
 
 
 @contextmanager

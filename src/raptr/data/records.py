@@ -67,9 +67,10 @@ class Choice:
         compared, makes a record a bad one.
         """
         for record in records:
-            text = self._text(record, omitted)
+            name, text = record.name, self._text(record, omitted)
+            del record  # its text, which may be long, is not kept while the other is used
             if text is not None:
-                yield record.name, text
+                yield name, text
 
     def _text(self, record: Record, omitted: Omitted) -> bytes | None:
         place = record.place

@@ -259,6 +259,7 @@ def _scan_split(
         except UnicodeDecodeError:
             tally.undecodable += 1
             continue
+        del content
         tally.distinct += 1
         for split, part in rule(digest, text):
             used, size = _fitting(part, room[split])

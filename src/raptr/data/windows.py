@@ -87,10 +87,10 @@ def turns_of(shares: Sequence[float], sizes: Sequence[int]) -> Turns:
 
 
 @lru_cache(maxsize=4096)  # of every row of a batch the block at hand
-def _block(turns: Turns, seed: int, block: int, row: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _block(turns: Turns, seed: int, block: int, row: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
     kinds, _ = spread(turns.quotas, seed, draw.DENOISERS, block, row)
     sizes = np.asarray(turns.sizes)[kinds]
-    return kinds.astype(np.uint8), np.cumsum(sizes) - sizes
+    return kinds, np.cumsum(sizes) - sizes
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from raptr.errors import RaptrError
 from raptr.objectives.denoiser import Mode
 from raptr.objectives.forms import Example, Form, Packed, Pair
 from raptr.objectives.masked import IGNORED
-from raptr.objectives.protocol import Ints, checked
+from raptr.objectives.protocol import Ints, check
 from raptr.objectives.spans import Int64s, segment_lengths
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -71,11 +71,11 @@ def encoder_decoder(tokens: Ints, *, seed: int, epochs: Ints, indices: Ints, for
         >>> batch["input_ids"].tolist(), batch["labels"].tolist()
         ([[10, 11, 12, 13, 14, 15, 99, 1]], [[99, 16, 17, 1]])
     """
-    ids = _checked(tokens, form, marks, epochs, indices)
+    _check(tokens, form, marks, epochs, indices)
     lengths = segment_lengths(form.example, seed=seed, epochs=epochs, indices=indices)
-    inputs = np.empty((len(ids), form.inputs), dtype=np.int64)
-    targets, before = np.empty((2, len(ids), form.targets), dtype=np.int64)
-    _corrupt(ids, lengths, form.example, form.denoiser.mode, marks, inputs[:, :-1], targets)
+    inputs = np.empty((len(tokens), form.inputs), dtype=np.int64)
+    targets, before = np.empty((2, len(tokens), form.targets), dtype=np.int64)
+    _corrupt(tokens, lengths, form.example, form.denoiser.mode, marks, inputs[:, :-1], targets)
     inputs[:, -1] = marks.final
     before[:, 0], before[:, 1:] = marks.start, targets[:, :-1]
     return {"input_ids": inputs, "decoder_input_ids": before, "labels": targets}
@@ -96,7 +96,7 @@ def decoder_only(
         epochs: shape (B,).
         indices: shape (B,).
         form: the denoiser and its examples, of `raptr.objectives.packed`.
-        marks: the ids that are added.
+        marks: the tokens that are added.
         prefix: whether every position sees all inputs of its own example, and no other example; otherwise nothing
             is said of attention, and a causal model sees all that comes before.
 
@@ -114,22 +114,22 @@ def decoder_only(
         >>> decoder_only(np.arange(10, 18)[None], seed=0, **at, form=form, marks=marks)["labels"].tolist()
         [[-100, -100, -100, -100, -100, -100, 16, 17, 1]]
     """
-    ids = _checked(tokens, form, marks, epochs, indices)
-    inputs = np.full((len(ids), form.length), marks.pad)
-    labels = np.full((len(ids), form.length), IGNORED)
+    _check(tokens, form, marks, epochs, indices)
+    inputs = np.full((len(tokens), form.length), marks.pad)
+    labels = np.full((len(tokens), form.length), IGNORED)
     read = made = 0
     for place, example in enumerate(form.examples):
         lengths = segment_lengths(example, seed=seed, epochs=epochs, indices=indices, place=place)
         given = inputs[:, made : made + example.inputs]
         wanted = inputs[:, made + example.inputs : made + example.inputs + example.targets]
-        mine = np.ascontiguousarray(ids[:, read : read + example.tokens])
+        mine = tokens[:, read : read + example.tokens]
         _corrupt(mine, lengths, example, form.denoiser.mode, marks, given, wanted)
         labels[:, made + example.inputs : made + example.inputs + example.targets] = wanted
         read, made = read + example.tokens, made + example.inputs + example.targets
     labels[:, 0] = IGNORED  # nothing comes before it
     batch: Batch = {"input_ids": inputs, "labels": labels}
     if prefix:
-        batch["attention_mask"] = np.repeat(prefix_mask(form)[None, None], len(ids), axis=0)
+        batch["attention_mask"] = np.repeat(prefix_mask(form)[None, None], len(tokens), axis=0)
     return batch
 
 
@@ -148,10 +148,10 @@ def prefix_mask(form: Packed) -> npt.NDArray[np.bool_]:
 
 
 def _corrupt(
-    ids: Int64s, lengths: Int64s, example: Example, mode: Mode | None, marks: Marks, given: Int64s, wanted: Int64s
+    tokens: Ints, lengths: Int64s, example: Example, mode: Mode | None, marks: Marks, given: Int64s, wanted: Int64s
 ) -> None:
     """Write the inputs, without a final token, and the targets of windows with segments of these lengths."""
-    rows, size = ids.shape
+    rows, size = tokens.shape
     if example.final:
         wanted[:, -1] = marks.final
         wanted = wanted[:, :-1]
@@ -160,35 +160,35 @@ def _corrupt(
         given = given[:, 1:]
     kept = size - example.noise
     if not example.marked:
-        given[:], wanted[:] = ids[:, :kept], ids[:, kept:]
+        given[:], wanted[:] = tokens[:, :kept], tokens[:, kept:]
     elif not kept:
-        given[:], wanted[:, :1], wanted[:, 1:] = marks.sentinels[0], marks.sentinels[0], ids
+        given[:], wanted[:, :1], wanted[:, 1:] = marks.sentinels[0], marks.sentinels[0], tokens
     else:
         # A sentinel stands in the inputs where a span begins, and in the targets where what is kept before it does.
         begins = np.cumsum(lengths, axis=1) - lengths + np.arange(0, rows * size, size)[:, None]
         taken = np.repeat(np.tile((False, True), rows * example.spans), lengths.ravel())
         sentinels = np.array(marks.sentinels[: example.spans])
-        given[:] = _in_place_of(begins[:, 1::2], sentinels, ids, ~taken)
-        wanted[:] = _in_place_of(begins[:, 0::2], sentinels, ids, taken)
+        given[:] = _in_place_of(begins[:, 1::2], sentinels, tokens, ~taken)
+        wanted[:] = _in_place_of(begins[:, 0::2], sentinels, tokens, taken)
 
 
-def _in_place_of(begins: Int64s, sentinels: Int64s, ids: Int64s, chosen: npt.NDArray[np.bool_]) -> Int64s:
+def _in_place_of(begins: Int64s, sentinels: Int64s, tokens: Ints, chosen: npt.NDArray[np.bool_]) -> Int64s:
     """The chosen tokens of each row, and a sentinel where each segment begins that is not chosen."""
-    rows, marked = len(ids), ids.flatten()
+    rows, marked = len(tokens), tokens.astype(np.int64, order="C").ravel()
     marked[begins], chosen[begins] = sentinels, True
     return marked[chosen].reshape(rows, -1)
 
 
-def _checked(tokens: Ints, form: Form, marks: Marks, epochs: Ints, indices: Ints) -> Int64s:
-    ids = checked(tokens)
-    if ids.shape[1] != form.tokens:
+def _check(tokens: Ints, form: Form, marks: Marks, epochs: Ints, indices: Ints) -> None:
+    check(tokens)
+    if tokens.shape[1] != form.tokens:
         raise RaptrError(
-            f"windows of {ids.shape[1]} tokens were given to a denoiser that takes {form.tokens} at a time "
+            f"windows of {tokens.shape[1]} tokens were given to a denoiser that takes {form.tokens} at a time "
             f"({form}); cut them to that."
         )
-    if epochs.shape != (len(ids),) or indices.shape != (len(ids),):
+    if epochs.shape != (len(tokens),) or indices.shape != (len(tokens),):
         raise RaptrError(
-            f"epochs has the shape {epochs.shape} and indices {indices.shape}; expected ({len(ids)},) each: one "
+            f"epochs has the shape {epochs.shape} and indices {indices.shape}; expected ({len(tokens)},) each: one "
             "number for every window."
         )
     examples = (form.example,) if isinstance(form, Pair) else form.examples
@@ -197,12 +197,11 @@ def _checked(tokens: Ints, form: Form, marks: Marks, epochs: Ints, indices: Ints
         raise RaptrError(
             f"there are {len(marks.sentinels)} sentinels, and {most} spans in a window; give at least as many."
         )
-    if most and ids.size and ids.max() >= min(marks.sentinels) and np.isin(ids, marks.sentinels).any():
+    if most and tokens.size and tokens.max() >= min(marks.sentinels) and np.isin(tokens, marks.sentinels).any():
         raise RaptrError(
             "there are sentinels in the text, so what is taken out could not be told; tokenize it without reading "
             "special tokens from it."
         )
-    return ids
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -200,11 +200,21 @@ def _examples(
 
 def too_short(denoiser: Denoiser, length: int) -> RaptrError:
     """What is said of a denoiser that finds no room for a span."""
-    least = int((denoiser.span or 1) / 2 / denoiser.rate)
-    tokens = next((n for n in range(least, 2 * least + 1000) if denoiser.counts(n)[1]), least)
     kind = f"mean span {denoiser.span:g}" if denoiser.span else "one span at the end"
+    tokens = f"{_first_span(denoiser):,.0f}"
     return RaptrError(
         f"sequences of {length} positions are too short for a denoiser with {kind} and rate {denoiser.rate:g}, which "
         f"needs {tokens} tokens for its first span, and room for what is added to them; raise data.sequence_length, or "
         "leave this denoiser out."
     )
+
+
+def _first_span(denoiser: Denoiser) -> float:
+    """The fewest tokens that have a span, found without trying those below; about so many, if no text has them."""
+    noise = 1 if denoiser.span is None else denoiser.span // 2 + 1  # half a span is none
+    least = (noise - 0.5) / denoiser.rate
+    if denoiser.rate < 1:
+        least = max(least, 0.5 / (1 - denoiser.rate))  # and a token that is kept
+    if least > 1e12:
+        return least
+    return next((n for n in range(int(least), int(least) + 1000) if denoiser.counts(n)[1]), least)

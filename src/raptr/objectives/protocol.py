@@ -23,11 +23,16 @@ class Objective(Protocol):
     def __call__(self, tokens: Ints, *, epochs: Ints, indices: Ints) -> Batch: ...
 
 
-def checked(tokens: Ints) -> npt.NDArray[np.int64]:
-    """The tokens as a new int64 array, refused if they are not whole numbers of shape (B, T)."""
+def check(tokens: Ints) -> None:
+    """Refuse tokens that are not whole numbers of shape (B, T)."""
     if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
         raise RaptrError(
             f"tokens are an array of shape {tokens.shape} and type {tokens.dtype}; expected token ids "
             "(whole numbers) of shape (sequences, length)."
         )
+
+
+def checked(tokens: Ints) -> npt.NDArray[np.int64]:
+    """The tokens as a new int64 array, if they are ones."""
+    check(tokens)
     return tokens.astype(np.int64)

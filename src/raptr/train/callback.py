@@ -52,6 +52,7 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         self.net: AttachedModel | None = None
         self.plan: Plan | None = None
         self._micro = 0
+        self._caching: list[Any] = []
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Attach the model before the Trainer wraps it."""
@@ -72,6 +73,10 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         net = self._attach(kwargs["model"])
         self.plan = self.method.plan(net.shape, state.max_steps)
         net.prepare(kwargs["optimizer"], inactive=self.inactive)
+        if not getattr(args, "use_cache", False):
+            self._caching += _caching_parts(kwargs["model"])
+            for config in self._caching:
+                config.use_cache = False
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -96,6 +101,8 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Leave an ordinary model behind. A sharded one stays attached: its class is FSDP's by now."""
+        while self._caching:
+            self._caching.pop().use_cache = True
         if self.net is not None and self.net.detachable:
             self.net.detach()
             self.net = None
@@ -123,6 +130,17 @@ def _check_processes(args: TrainingArguments) -> None:
             f"{world_size()} processes were started, but the Trainer sees one: each would train a model of its own. "
             "Without an accelerator set TrainingArguments(use_cpu=True)."
         )
+
+
+def _caching_parts(model: nn.Module) -> list[Any]:
+    """The configurations of parts of a model, as T5's decoder, that keep keys and values for generation.
+
+    The Trainer turns that off in the configuration of the model only, of which such a part has a copy. In training
+    it is of no use, and layers that run on some sequences of a batch cannot cut a cache.
+    """
+    own = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
+    own.pop(id(getattr(model, "config", None)), None)
+    return [config for config in own.values() if getattr(config, "use_cache", None) is True]
 
 
 def _check_ddp(args: TrainingArguments, model: nn.Module) -> None:

@@ -194,12 +194,20 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
         rows, micro_steps = rows_of(arguments), arguments.gradient_accumulation_steps
         denoised = denoise(config, facts["model_config"], rows, micro_steps)
         length, longest, per_step = STRETCH * length, denoised.longest, batch * denoised.turns.per_window
-    training = store.training(length)
+    try:
+        training, validation = store.training(length), store.validation(longest)
+    except RaptrError as error:
+        if denoised is None:
+            raise
+        raise RaptrError(
+            f"{error} With data.sequence_length={config.data.sequence_length}, denoising trains on stretches of "
+            f"{length} tokens and validates on windows of up to {longest}."
+        ) from error
     task = Task(
         config=config,
         store=store,
         training=training,
-        validation=store.validation(longest),
+        validation=validation,
         batch=batch,
         steps=_steps(config, len(training) * length / per_step),
         denoised=denoised,
