@@ -18,6 +18,8 @@ EXTENDING = (DOCS / "extending.md").read_text(encoding="utf-8")
 WINDOW, TWICE, SPEC, TRAINER = re.findall(r"```python\n(.*?)```", EXTENDING, flags=re.S)
 (OPTIMIZER,) = re.findall(r"```python\n(.*?)```", (DOCS / "optimizer.md").read_text(encoding="utf-8"), flags=re.S)
 
+(ENGINES,) = re.findall(r"```python\n(.*?)```", (DOCS / "engines.md").read_text(encoding="utf-8"), flags=re.S)
+
 
 def run(*arguments: str, folder: Path, path: Path | None = None) -> str:
     """What Python prints, in a folder, with another raptr if one is given."""
@@ -35,7 +37,9 @@ def run(*arguments: str, folder: Path, path: Path | None = None) -> str:
 
 
 @pytest.mark.parametrize(
-    "example", [WINDOW, TWICE, TRAINER, OPTIMIZER], ids=["plan", "growth", "Trainer", "optimizer.md"]
+    "example",
+    [WINDOW, TWICE, TRAINER, OPTIMIZER, ENGINES],
+    ids=["plan", "growth", "Trainer", "optimizer.md", "engines.md"],
 )
 def test_an_example_runs(example: str, tmp_path: Path) -> None:
     (tmp_path / "windows.py").write_text(SPEC)

@@ -1,7 +1,8 @@
 """One of two ranks that train runs of `raptr train`: run by test_engines.py.
 
 Usage: python -m train.engine_worker MODE JOBS OUT, MODE ddp or fsdp2, JOBS a JSON file with the cache and, by name, the
-changes of each run's configuration. Rank 0 writes what each of its ranks has seen.
+changes of each run's configuration; "other" is what rank 1 is given beside them, and with "drift" it draws other paths.
+Rank 0 writes what each rank has seen.
 """
 
 import json
@@ -17,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback
 
 from model.ranks import leave
+from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.model import find_stacks
 from raptr.model.agreement import gather_objects
@@ -41,6 +43,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             raise InterruptedError
 
 
+build_method = RunConfig.build_method
+
+
+def drifted(self: RunConfig, label: str | None = None) -> Any:
+    """The method of another seed, as another version of numpy might draw."""
+    return build_method(self.model_copy(update={"seed": self.seed + 1}), label)
+
+
 def main(mode: str, jobs: Path, out: Path) -> None:
     """Train every run, one after the other."""
     torch.set_num_threads(1)
@@ -60,15 +70,18 @@ def main(mode: str, jobs: Path, out: Path) -> None:
             shard_on_cpu(patch)
         for name, job in told["runs"].items():
             folder = out.parent / name
+            changes = job["changes"] | (job.get("other", {}) if os.environ["RANK"] == "1" else {})
             SEEN.clear()
+            drifts = job.get("drift", False) and os.environ["RANK"] == "1"
+            patch.setattr(RunConfig, "build_method", drifted if drifts else build_method)
             Watch.stop_after = job.get("stop_after")
             if Watch.stop_after is not None:
                 with pytest.raises(InterruptedError):
-                    run(tiny(**job["changes"]), folder, Path(told["cache"]))
+                    run(tiny(**changes), folder, Path(told["cache"]))
                 dist.barrier()
                 Watch.stop_after = None
             try:
-                SEEN["result"] = run(tiny(**job["changes"]), folder, Path(told["cache"]))[1]
+                SEEN["result"] = run(tiny(**changes), folder, Path(told["cache"]))[1]
             except RaptrError as error:
                 SEEN["refused"] = str(error)
             found[name] = gather_objects(dict(SEEN))

@@ -217,3 +217,13 @@ def test_ddp_settings_that_cannot_train_parts_are_refused_by_name() -> None:
             _check_ddp(_arguments(**changes), model)
     with pytest.raises(RaptrError, match="ddp_static_graph"):
         _check_ddp(_arguments(ddp_static_graph=True, ddp_find_unused_parameters=True), model)
+
+
+def test_fsdp_that_would_be_ddp_is_refused() -> None:
+    with pytest.raises(RaptrError, match="the model is not sharded"):
+        _check_ddp(_arguments(fsdp=True), make_model())
+
+
+def test_whole_model_compilation_is_refused_with_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(RaptrError, match=r"torch_compile=False.*compile=True"):
+        make_trainer(tmp_path, make_model(), torch_compile=True)

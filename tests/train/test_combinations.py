@@ -39,11 +39,8 @@ def single(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
         patch.setattr(torch, "compile", lambda f, *a, **k: compile_(f, *a, **{"backend": "aot_eager"} | k))
         for name in COMBINATIONS:
             run(tiny(**settings(name, "single")), folder / name, cache)
-    run(
-        tiny(**settings("checkpointed", "single") | {"training__activation_checkpointing": False}),
-        folder / "none",
-        cache,
-    )
+    none = settings("checkpointed", "single") | {"training__activation_checkpointing": False}
+    run(tiny(**none), folder / "none", cache)
     return folder
 
 

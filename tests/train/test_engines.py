@@ -86,6 +86,9 @@ def ranks(
     """The same on two ranks: the engine, the folder of the runs, what the ranks have seen."""
     folder = tmp_path_factory.mktemp(request.param)
     jobs = {name: {"changes": changes_of(name, request.param)} for name in RUNS}
+    drawn = changes_of("causal", request.param) | {"methods__raptr": {"schedule": "2-3-4", "fixed": []}}
+    jobs["another draw"] = {"changes": drawn, "drift": True}
+    jobs["another seed"] = {"changes": drawn, "other": {"seed": 1}}
     return request.param, folder, started(folder, request.param, cache, jobs)
 
 
@@ -134,6 +137,17 @@ def test_the_model_is_an_ordinary_one(ranks: tuple[str, Path, Any]) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder / "causal" / "model")
     assert model.config.architectures == ["LlamaForCausalLM"]
     assert model.config.use_cache
+
+
+def test_a_rank_that_would_train_something_else_stops_all_before_the_first_step(ranks: tuple[str, Path, Any]) -> None:
+    _, folder, seen = ranks
+    said = {name: [rank["refused"] for rank in seen[name]] for name in ("another draw", "another seed")}
+    for one, other in said.values():
+        assert one == other
+    assert "step 0, layers of 'model.layers' differs" in said["another draw"][0]
+    assert not metrics(folder / "another draw", "train")
+    assert "rank 1 has 'seed: 1' where rank 0 has 'seed: 0'" in said["another seed"][0]
+    assert not (folder / "another seed").exists()
 
 
 def test_models_that_accelerate_cannot_shard_are_refused(ranks: tuple[str, Path, Any]) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.training_args import ParallelMode
 
@@ -144,7 +145,14 @@ def _check_processes(args: TrainingArguments) -> None:
 
 def _check_ddp(args: TrainingArguments, model: nn.Module) -> None:
     """Refuse settings under which DDP stops at the second step, or trains wrongly."""
-    if args.parallel_mode != ParallelMode.DISTRIBUTED or args.fsdp or args.deepspeed:
+    if args.parallel_mode != ParallelMode.DISTRIBUTED or args.deepspeed:
+        return
+    if args.fsdp:
+        if not isinstance(model, FSDPModule | FullyShardedDataParallel):
+            raise RaptrError(
+                "TrainingArguments(fsdp=...) was given, but the model is not sharded: Accelerate shards on "
+                "accelerators only, and trains with DDP elsewhere without saying so. Leave fsdp out, or train on GPUs."
+            )
         return
     newer = getattr(model, "is_activation_checkpointing", None)
     checkpointing = args.gradient_checkpointing or (

@@ -33,7 +33,7 @@ from raptr.train.lock import locked
 from raptr.train.metrics import MetricsCallback
 from raptr.train.own import own_settings
 from raptr.train.progress import ProgressCallback
-from raptr.train.ranks import engine_of, from_main, is_main
+from raptr.train.ranks import check_alike, engine_of, from_main, is_main
 from raptr.train.sharding import check_tied
 from raptr.train.stop import Stop, StopCallback
 from raptr.train.task import Task
@@ -81,6 +81,7 @@ def train(
     """
     existed, method = folder.exists(), task.config.build_method()
     facts = facts_of(task, task.plan(method), label_of(task, method), command)
+    check_alike(f"{dump(task.config)}\ndata: {facts['data']['key']}")
     with ExitStack() as held:
         from_main(lambda: check_folder(folder, CONFIG))
         from_main(lambda: held.enter_context(locked(folder)))

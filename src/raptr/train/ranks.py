@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any, Literal, TypeVar
 
 import torch.distributed as dist
 from accelerate.utils import DistributedType
 
 from raptr.errors import RaptrError
+from raptr.model.agreement import gather_objects
 
 T = TypeVar("T")
 
@@ -68,6 +70,23 @@ def from_main(work: Callable[[], T]) -> T:
         raise RaptrError(message) if mendable else RuntimeError(f"rank 0 failed: {message}")
     result: T = told[0]
     return result
+
+
+def check_alike(text: str) -> None:
+    """Refuse ranks that were given different texts, such as their configs.
+
+    Raises:
+        RaptrError: on every rank, with the first line that differs.
+    """
+    texts = gather_objects(text)
+    for number, other in enumerate(texts):
+        pairs = zip_longest(texts[0].splitlines(), other.splitlines(), fillvalue="")
+        different = next(((a.strip(), b.strip()) for a, b in pairs if a != b), None)
+        if different is not None:
+            raise RaptrError(
+                f"the processes of one run were given different configs or data: rank {number} has {different[1]!r} "
+                f"where rank 0 has {different[0]!r}. Start all with the same command and files."
+            )
 
 
 def engine_of(trainer: Any) -> Engine:
