@@ -28,7 +28,8 @@ WARMUP = 2
 
 def peers(case: Case, device: str, rounds: int, clock: Clock, *, bf16: bool) -> dict[str, Any]:
     """Milliseconds of a step of each, its ratio to the full model, and the share of layers and sequences that ran."""
-    inputs = case.inputs(device)
+    tokens = case.inputs(device)["input_ids"]
+    inputs = {"input_ids": tokens, "labels": tokens}
     variants: dict[str, Variant] = {}
     meters: dict[str, Meter] = {}
     missing = {way: "not installed" for way, package in NEEDS.items() if find_spec(package) is None}
