@@ -48,7 +48,7 @@ def in_turn(variants: Mapping[str, Variant], rounds: int, clock: Clock, warmup: 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median and quartiles."""
-    low, _, high = quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
+    low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else (values[0],) * 3
     return {"median": median(values), "low": low, "high": high}
 
 
