@@ -150,7 +150,7 @@ def runs(answers: Answers) -> str:
             for name in answer["seconds"]
         ]
         parts += [
-            f"{case}, {answer['steps']} steps of {answer['batch']} x {answer['length']} tokens:\n",
+            f"{case}, {answer['steps']} steps of {answer['batch']} x {answer['length']} tokens, by the wall clock:\n",
             table(("", "seconds", "tokens a second"), rows),
             f"\nRaPTr {answer['schedule']}: {spread(answer['saving_on_the_clock'])} times faster on the clock, "
             f"{number(answer['saving_in_flops'])} in FLOPs. raptr train / plain loop: "

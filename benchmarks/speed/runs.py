@@ -1,7 +1,8 @@
 """Whole runs, data loading included: a plain PyTorch loop, raptr's engine, and RaPTr in that engine.
 
-All on the same model, text and seed, for the same number of steps. The engine's seconds are those that it writes into a
-run's files: training with everything around it, without validation and saving.
+All on the same model, text and seed, for the same number of steps, by the wall clock whatever other questions use: on a
+machine that others use too, these ratios say little. The engine's seconds are those that it writes into a run's files:
+training with everything around it, without validation and saving.
 """
 
 import json
@@ -24,9 +25,6 @@ from raptr.train.task import Task, prepare_task, with_config
 from speed.cases import RATE, Case
 from speed.clock import ratios, spread
 from speed.step import mixed
-
-TEXT_BYTES = 4_000_000
-"""Of Python's sources: read once and tokenized, which is not timed."""
 
 PLAIN, ENGINE, RAPTR = "plain loop, full", "raptr, full", "raptr, RaPTr"
 
@@ -53,7 +51,7 @@ def runs(case: Case, device: str, rounds: int, steps: int, *, bf16: bool) -> dic
     return {
         **case.facts(),
         "steps": steps,
-        "text_bytes": TEXT_BYTES,
+        "text_bytes": text_bytes(case, steps),
         "seconds": {variant: spread(values) for variant, values in seconds.items()},
         "tokens_per_second": {
             variant: spread([steps * case.tokens / value for value in values]) for variant, values in seconds.items()
@@ -81,7 +79,7 @@ def config_of(case: Case, method: str, steps: int, *, bf16: bool) -> RunConfig:
             "model": {"architecture": case.config.model_type, "config": case.settings},
             "data": {
                 "source": "builtin:python",
-                "max_bytes": TEXT_BYTES,
+                "max_bytes": text_bytes(case, steps),
                 "tokenizer": min(4096, case.config.vocab_size),
                 "sequence_length": case.length,
             },
@@ -98,6 +96,11 @@ def config_of(case: Case, method: str, steps: int, *, bf16: bool) -> RunConfig:
         },
         "speed",
     )
+
+
+def text_bytes(case: Case, steps: int) -> int:
+    """Of Python's sources, about as much as a run reads; tokenized before anything is timed."""
+    return max(500_000, 4 * steps * case.tokens)
 
 
 def engine(task: Task, folder: Path) -> dict[str, float]:
