@@ -1,9 +1,10 @@
 # make demo   pretrain a small model on real text, full and RaPTr, and write a report
 # make test   run the tests against the installed package
 # make lint   style, types
+# make bench  measure the speed on the CPU, under 15 minutes, and write docs/performance.md
 # make lowest run the tests of models with the lowest transformers that pyproject.toml allows
 #
-# Both set up .venv by themselves; Python 3.11 or newer and make are all they need.
+# All set up .venv by themselves; Python 3.11 or newer and make are all they need.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What the demo runs, so that a smaller one can be asked for: make demo DEMO="--seeds 2 training.max_steps=20".
 DEMO ?=
 
-.PHONY: demo test lint lowest clean
+# What is measured, so that less can be asked for: make bench BENCH="--only skipping".
+BENCH ?=
+
+.PHONY: demo test lint bench lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raptr compare demo --methods full,raptr --seeds 3 --budget flops --output runs/demo $(DEMO)
@@ -27,6 +31,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/cpu.py $(BENCH)
+	$(BIN)/python benchmarks/performance.py
 
 LOWEST := $(shell sed -n 's/.*"transformers>=\(.*\)".*/\1/p' pyproject.toml)
 lowest: $(VENV)/.installed

@@ -212,6 +212,32 @@ def test_an_evaluation_between_micro_batches_counts_for_nothing() -> None:
         assert all(moved(before[n], after[n], dim, others) == [] for n, (dim, _, others) in of_both.items())
 
 
+@pytest.mark.parametrize("forced", [False, True], ids=["micro-batch", "using"])
+def test_layers_that_ran_whole_before_anything_was_narrow_are_trained_whole(forced: bool) -> None:
+    """Nothing is remembered of whole layers until the first narrow one, which may come within a step."""
+    case = CASES["llama"]
+    model = case.build()
+    optimizer = OPTIMIZERS["adamw"](model)
+    net = raptr.attach(model)
+    net.prepare(optimizer)
+    (full,) = net.subnetwork.layers
+    narrow = choices(case, model)[0]
+    net.activate(Script([Subnetwork.of(full[:-1])]), 0)  # the last layer is skipped
+    case.row.loss(model).backward()
+    if forced:
+        with net.using(narrow):
+            case.row.loss(model).backward()
+    else:
+        net.activate(Script([narrow]), 0, micro=1)
+        case.row.loss(model, seed=1).backward()
+    before = {name: states(optimizer, p) for name, p in model.named_parameters()}
+    optimizer.step()
+    after = {name: states(optimizer, p) for name, p in model.named_parameters()}
+    for name, (dim, _, others) in entries(case, model, narrow).items():
+        whole = f".{full[-1]}." not in name
+        assert bool(moved(before[name], after[name], dim, others)) == whole, name
+
+
 def test_a_step_in_evaluation_trains_all_of_it() -> None:
     """In ``eval()`` the whole layer runs: what has a gradient then is not held back."""
     case = CASES["llama"]

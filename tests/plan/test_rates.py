@@ -1,11 +1,13 @@
 """Layer and sequence dropping: probabilities, scales and draws against tests/reference/rates.py, and by hand."""
 
+import pickle
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from raptr.plan import ModelShape, Plan, SequenceMask, Subnetwork
+from raptr.plan import LayerPart, ModelShape, Plan, SequenceMask, Subnetwork
 from raptr.plan.methods import LayerDrop, ProgressiveLayerDropping, SequenceLayerDropout, StochasticDepth
 from reference import rates as reference
 from reference.methods import two_stacks
@@ -57,6 +59,17 @@ def test_paths_and_scales_are_those_of_the_reference(method: Any, keep: Keep, di
                 by = 1.0 if divided is None or layer in always else divided(layer + 1, layers, step, STEPS)
                 assert part.scale == pytest.approx(1 / by, rel=1e-12)
                 assert (part.heads, part.neurons, part.sequences) == (None, None, None)
+
+
+def test_parts_made_together_are_those_made_one_by_one() -> None:
+    masks = [None, SequenceMask(keep=0.5, seed=1, step=2)]
+    together = LayerPart.of_each((1.5, 2.0), masks)
+    alone = tuple(LayerPart(scale=scale, sequences=mask) for scale, mask in zip((1.5, 2.0), masks, strict=True))
+    assert together == alone
+    assert [hash(part) for part in together] == [hash(part) for part in alone]
+    assert [repr(part) for part in together] == [repr(part) for part in alone]
+    assert pickle.loads(pickle.dumps(together)) == alone
+    assert replace(together[1], heads=(0,)) == replace(alone[1], heads=(0,)) != alone[1]
 
 
 @pytest.mark.parametrize(("method", "keep", "divided"), FAMILY)

@@ -313,6 +313,7 @@ CASES: dict[str, tuple[Callable[[], Any], list[str], list[str]]] = {
     "a list of heads": (lambda: LayerPart(heads=[0]), ["kept heads [0]"], ["a tuple"]),  # type: ignore[arg-type]
     "heads of text": (lambda: LayerPart(heads=("a",)), ["('a',)"], ["rising numbers"]),  # type: ignore[arg-type]
     "scale of nothing": (lambda: LayerPart(scale=0.0), ["scales 0.0, 1.0 and 1.0"], ["finite number above 0"]),
+    "one scale of nothing": (lambda: LayerPart.of_each((1.0, 0.0)), ["scales 0.0,"], ["finite number above 0"]),
     "endless scale": (lambda: LayerPart(head_scale=float("inf")), ["inf"], ["finite number above 0"]),
     "more heads than there are": (
         lambda: Subnetwork(((0,),), ((LayerPart(heads=(0, 4)),),)).check(WIDE),

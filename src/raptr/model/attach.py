@@ -207,7 +207,7 @@ class AttachedModel:
             ([(i, gate.part) for i, gate in enumerate(gates) if gate.kept], gates[0].forced) for gates in self._gates
         ]
         try:
-            with self._widths.aside(self._gates):
+            with self._widths.aside(subnetwork, self._gates):
                 self._set(subnetwork, forced=True)
                 yield
         finally:

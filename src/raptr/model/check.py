@@ -1,6 +1,7 @@
 """Everything that is checked before a model is touched."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -8,6 +9,7 @@ from torch import nn
 from raptr.errors import RaptrError
 from raptr.model.record import repeated
 from raptr.model.returns import Returns, Signature
+from raptr.model.sequences import other_order
 from raptr.model.stacks import Blocks, Stack, find_stacks, is_hugging_face, shape_of
 from raptr.model.trace import Verified, verify
 from raptr.model.twin import Inputs
@@ -29,11 +31,16 @@ class Layers:
     verified: tuple[Verified, ...] | None
     widths: tuple[tuple[LayerWidth, ...] | str, ...]
 
-    @property
+    @cached_property
     def shape(self) -> ModelShape:
         """The stacks, their layers, and which of them are required."""
         shape = shape_of(self.stacks, [found.required for found in self.verified or ()])
         return ModelShape(tuple(map(_with_width, shape.stacks, self.widths)))
+
+    @cached_property
+    def orders(self) -> tuple[tuple[str | None, ...], ...]:
+        """Of each layer of each stack, why the sequences of its batch cannot be told apart; None if nothing says so."""
+        return tuple(tuple(map(other_order, stack.blocks)) for stack in self.stacks)
 
     def returns(self, stack: int) -> Returns:
         """What the blocks of a stack return, as far as it is known before they run."""

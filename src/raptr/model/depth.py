@@ -70,14 +70,16 @@ def put_gate(block: nn.Module, returns: Returns, *, required: bool = False) -> G
 
 def keep_only(gates: Sequence[Gate], kept: Iterable[tuple[int, LayerPart]], *, forced: bool) -> None:
     """Set which layers of a stack run, and what each runs of itself."""
-    parts = dict(kept)
-    whole = True
-    for layer, gate in enumerate(gates):
-        gate.kept = layer in parts
-        gate.part = parts.get(layer, WHOLE)
-        gate.forced = forced
-        gate.checks = whole and (not gate.kept or gate.part != WHOLE)
-        whole &= not gate.checks
+    for gate in gates:
+        gate.kept = gate.checks = False
+        gate.part, gate.forced = WHOLE, forced
+    for layer, part in kept:
+        gate = gates[layer]
+        gate.kept, gate.part = True, part
+    for gate in gates:
+        if not gate.kept or (gate.part is not WHOLE and gate.part != WHOLE):
+            gate.checks = True
+            return
 
 
 def take_gate(block: nn.Module) -> None:

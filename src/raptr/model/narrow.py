@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import torch
@@ -79,24 +80,38 @@ class Widths:
         self._chosen: list[list[Chosen]] = [[] for _ in stacks]
         self._parts: list[list[LayerPart | None]] = [[WHOLE] * len(stack.blocks) for stack in stacks]
         self._trained: list[list[list[LayerPart]]] = [[[] for _ in stack.blocks] for stack in stacks]
+        self._narrowed = False
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether some layer was ever set to run a part of its heads or neurons: until then all that ran was whole."""
+        return self._narrowed
 
     def check(self, subnetwork: Subnetwork) -> None:
         """Refuse factors on attention or MLP of layers in which neither can be told."""
         for stack, found, parts in zip(self._stacks, self._found, subnetwork.parts, strict=False):
-            scaled = any(part.head_scale != 1 or part.neuron_scale != 1 for part in parts)
-            if isinstance(found, str) and scaled:
+            if isinstance(found, str) and any(part.head_scale != 1 or part.neuron_scale != 1 for part in parts):
                 raise RaptrError(f"attention or MLP of {stack.name!r} were to be scaled, but cannot be: {found}.")
 
     def choose(self, subnetwork: Subnetwork, gates: Sequence[Sequence[Gate]], *, forced: bool) -> None:
         """Set what each layer runs of itself from now on."""
+        if not self._narrowed:
+            if not _narrow_somewhere(subnetwork):
+                return
+            self._begin(gates)
         self._note(gates)
         for i, stack in enumerate(self._stacks):
             kept = dict(subnetwork.kept(i))
             self._set(i, [kept.get(layer) for layer in range(len(stack.blocks))], forced)
 
     @contextmanager
-    def aside(self, gates: Sequence[Sequence[Gate]]) -> Iterator[None]:
+    def aside(self, subnetwork: Subnetwork, gates: Sequence[Sequence[Gate]]) -> Iterator[None]:
         """What is set inside holds inside, and only what ran inside is remembered of it."""
+        if not self._narrowed:
+            if not _narrow_somewhere(subnetwork):
+                yield
+                return
+            self._begin(gates)
         self._note(gates)
         flat = [gate for stack in gates for gate in stack]
         ran, before = [gate.ran for gate in flat], [list(parts) for parts in self._parts]
@@ -114,6 +129,8 @@ class Widths:
 
     def forget(self) -> None:
         """A new optimizer step begins: nothing was trained for it yet."""
+        if not self._narrowed:
+            return
         for stack in self._trained:
             for parts in stack:
                 parts.clear()
@@ -122,7 +139,11 @@ class Widths:
                 chosen.whole = False
 
     def trained(self, stack: int, layer: int, what: What) -> set[int] | None:
-        """The heads or neurons of a layer that were trained since `forget`, or may be now; None for all."""
+        """The heads or neurons of a layer that were trained since `forget`, or may be now; None for all.
+
+        To be asked once something was `narrowed`.
+        """
+        assert self._narrowed
         union: set[int] = set()
         if self._chosen[stack] and self._chosen[stack][layer].whole:
             return None
@@ -157,6 +178,13 @@ class Widths:
         for _, _, width in self.layers:
             yield from (module for module in width.modules if _CHOSEN in module.__dict__)
 
+    def _begin(self, gates: Sequence[Sequence[Gate]]) -> None:
+        """From now on remember what runs; what ran until now, or is set to, is whole."""
+        self._narrowed = True
+        for i, stack in enumerate(gates):
+            self._parts[i] = [WHOLE if gate.kept else None for gate in stack]
+            self._trained[i] = [[WHOLE] if gate.ran else [] for gate in stack]
+
     def _note(self, gates: Sequence[Sequence[Gate]]) -> None:
         """Remember what has run with gradients as it was set until now."""
         for i, stack in enumerate(gates):
@@ -179,6 +207,10 @@ class Widths:
             chosen.heads = _index(part.heads, width.heads, weight)
             chosen.neurons = _index(part.neurons, width.neurons, weight)
             chosen.head_scale, chosen.neuron_scale = _scale(part.head_scale, weight), _scale(part.neuron_scale, weight)
+
+
+def _narrow_somewhere(subnetwork: Subnetwork) -> bool:
+    return any(map(_narrows, chain.from_iterable(subnetwork.parts)))
 
 
 def _narrows(part: LayerPart) -> bool:

@@ -132,6 +132,17 @@ def fill_gradients(parameters: Iterable[nn.Parameter]) -> None:
             p.grad = torch.zeros_like(p)
 
 
+def _by_owners(
+    parameters: Iterable[nn.Parameter], owners: Mapping[int, Sequence[Gate]]
+) -> list[tuple[Sequence[Gate], list[nn.Parameter]]]:
+    """The parameters of each layer, or of layers that share them, so that a step asks each layer once."""
+    found: dict[tuple[int, ...], tuple[Sequence[Gate], list[nn.Parameter]]] = {}
+    for p in parameters:
+        gates = owners[id(p)]
+        found.setdefault(tuple(map(id, gates)), (gates, []))[1].append(p)
+    return list(found.values())
+
+
 class Prepared:
     """One optimizer, and what happens around each of its steps.
 
@@ -156,11 +167,11 @@ class Prepared:
         self.factor = 1.0
         self.active = False
         self._inactive = inactive
-        self._owners = owners
         self._frozen = frozen
         self._rate = ScaledRate(optimizer)
         self._warned = False
         self._parameters = [p for group in optimizer.param_groups for p in group["params"] if id(p) in owners]
+        self._layers = _by_owners(self._parameters, owners)
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -186,7 +197,7 @@ class Prepared:
         if not self.active:
             return
         if self._inactive == "freeze":
-            skipped = [p for p in self._parameters if not any(gate.ran for gate in self._owners[id(p)])]
+            skipped = [p for gates, own in self._layers if not any(gate.ran for gate in gates) for p in own]
             self._warn_of_zeros(skipped)
             drop_gradients(skipped)
             if self._frozen is not None:

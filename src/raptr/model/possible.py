@@ -1,9 +1,10 @@
 """What a plan asks of a model, checked before anything is trained."""
 
+from typing import NoReturn
+
 from raptr.errors import RaptrError
 from raptr.model.check import Layers
 from raptr.model.copies import check_copies
-from raptr.model.sequences import other_order
 from raptr.model.trace import Verified
 from raptr.plan import Stage, Subnetwork, Trainable
 
@@ -39,10 +40,10 @@ def check_subnetwork(subnetwork: Subnetwork, layers: Layers) -> None:
     for i, stack in enumerate(layers.stacks):
         verified = layers.verified[i] if layers.verified else None
         for layer, part in subnetwork.kept(i):
-            if part.scale != 1:
-                _check_scale(stack.name, layer, part.scale, verified)
+            if part.scale != 1 and (verified is None or not verified.branches[layer].residual):
+                _refuse_scale(stack.name, layer, part.scale, verified)
             if part.sequences is not None:
-                reason = other_order(stack.blocks[layer])
+                reason = layers.orders[i][layer]
                 if verified is not None and verified.aside:
                     reason = f"{verified.required[0][1]}, of the whole batch"
                 if reason is not None:
@@ -52,15 +53,14 @@ def check_subnetwork(subnetwork: Subnetwork, layers: Layers) -> None:
                     )
 
 
-def _check_scale(stack: str, layer: int, scale: float, verified: Verified | None) -> None:
+def _refuse_scale(stack: str, layer: int, scale: float, verified: Verified | None) -> NoReturn:
     asked = f"layer {layer} of {stack!r} was to have its update scaled by {scale:g}"
     if verified is None:
         raise RaptrError(
             f"{asked}, but its layers were taken on trust, so it is not known whether they add to their input; "
             "pass inputs= to attach, or use scaling='none'."
         )
-    if not verified.branches[layer].residual:
-        raise RaptrError(
-            f"{asked}, but it does not return its input plus an update (a post-norm layer normalises the sum), so "
-            "x + s (layer(x) - x) would undo its norm; use scaling='none', or a pre-norm model."
-        )
+    raise RaptrError(
+        f"{asked}, but it does not return its input plus an update (a post-norm layer normalises the sum), so "
+        "x + s (layer(x) - x) would undo its norm; use scaling='none', or a pre-norm model."
+    )

@@ -44,6 +44,7 @@ class FrozenSlices:
     def __init__(self, optimizer: torch.optim.Optimizer, widths: Widths) -> None:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self._optimizer = optimizer
+        self._widths = widths
         self._places = [place for place in _places(widths) if id(place.parameter) in held]
         self._kept: list[_Kept] = []
         self._unmade: list[tuple[Place, torch.Tensor]] = []
@@ -58,6 +59,8 @@ class FrozenSlices:
             RaptrError: a parameter is sharded in a way in which its rows cannot be told.
         """
         self._kept, self._unmade = [], []
+        if not self._widths.narrowed:
+            return
         for place in self._places:
             index = _unselected(place) if closure or place.parameter.grad is not None else None
             if index is not None:

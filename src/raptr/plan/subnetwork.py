@@ -1,9 +1,10 @@
 """What runs at one step: the kept layers of every stack, and what each kept layer runs of itself."""
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import repeat
+from typing import Any, NamedTuple
 
 from raptr.errors import RaptrError
 from raptr.plan import draw
@@ -12,8 +13,7 @@ from raptr.plan.shape import ModelShape
 _INF = float("inf")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SequenceMask:
+class SequenceMask(NamedTuple):
     """Which sequences of a batch a layer is trained on: a pure function of these fields and the rank.
 
     Attributes:
@@ -77,6 +77,31 @@ class LayerPart:
                 f"scales {self.scale!r}, {self.head_scale!r} and {self.neuron_scale!r} of a layer: "
                 "each must be a finite number above 0."
             )
+
+    @classmethod
+    def of_each(
+        cls, scales: Iterable[float], sequences: Iterable[SequenceMask | None] = repeat(None)
+    ) -> tuple["LayerPart", ...]:
+        """A part for each layer, of its scale and its sequences: much faster than one by one, for deep models.
+
+        Raises:
+            RaptrError: a scale that is not above 0.
+
+        Example:
+            >>> LayerPart.of_each((1.0, 2.0)) == (LayerPart(), LayerPart(scale=2.0))
+            True
+        """
+        parts = []
+        for scale, mask in zip(scales, sequences, strict=False):
+            if scale == 1 and mask is None:
+                parts.append(WHOLE)
+                continue
+            if not 0 < scale < _INF:
+                cls(scale=scale)  # says what is wrong
+            part = object.__new__(cls)
+            part.__dict__["scale"], part.__dict__["sequences"] = scale, mask  # other fields: the class's defaults
+            parts.append(part)
+        return tuple(parts)
 
 
 WHOLE = LayerPart()
@@ -161,6 +186,8 @@ class Subnetwork:
                     )
         for parts, stack in zip(self.parts, shape.stacks, strict=False):
             for part in parts:
+                if part.heads is None and part.neurons is None:
+                    continue
                 for what, kept, count in (("head", part.heads, stack.heads), ("neuron", part.neurons, stack.neurons)):
                     if kept is not None and count is None:
                         why = f": {stack.narrow}" if stack.narrow else ""
@@ -204,7 +231,7 @@ def _checked(given: Any, sizes: tuple[int, ...]) -> tuple[tuple[LayerPart, ...],
             f"parts of {tuple(map(len, parts))} layers were given for {sizes} kept ones; "
             "give one LayerPart per kept layer of every stack, or none at all."
         )
-    return () if all(part == WHOLE for each in parts for part in each) else parts
+    return () if all(part is WHOLE or part == WHOLE for each in parts for part in each) else parts
 
 
 def _check_kept(name: str, kept: Any) -> None:

@@ -105,7 +105,9 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
         "use_cpu": world_size() > 1 and not torch.accelerator.is_available(),  # else each rank would train alone
         "per_device_eval_batch_size": given.get("per_device_train_batch_size", 8),
     }
+    pinned = given.get("dataloader_pin_memory", defaults["dataloader_pin_memory"])
     fixed: dict[str, Any] = {
+        "accelerator_config": {"non_blocking": pinned},  # batches are copied while the device computes
         "output_dir": str(folder),
         "save_strategy": "no",
         "seed": config.seed,

@@ -57,6 +57,13 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         finally:
             self.data_collator = training_collator
 
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Nothing: the Trainer's estimate is that of the full model, and walks all of its parameters at each step.
+
+        What really ran is counted by `MetricsCallback`.
+        """
+        return 0
+
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The Trainer averages the losses of batches by their sequences; ours are to count by what they predict."""
         labels, across_ranks = inputs["labels"], self.args.average_tokens_across_devices
@@ -116,6 +123,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
             logs = {**logs, "learning_rate": logs["learning_rate"] * factor}
         if "loss" in logs and self.metrics is not None:
             logs = {**logs, **self.metrics.progress.totals()}
+        if "total_flos" in logs and self.metrics is not None:
+            logs = {**logs, "total_flos": self.metrics.progress.total_flops}
         super().log(logs, start_time)
 
     def evaluate(

@@ -1,5 +1,6 @@
 """`RatePlan`: layers that are dropped by themselves, each at its own rate. What layer dropping becomes when bound."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Protocol
@@ -115,19 +116,23 @@ class RatePlan:
     def _masked(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], tuple[LayerPart, ...]]:
         depths, scaled = self._of_stacks[i]
         step, micro = place
-        parts = []
-        for layer, (keep, depth) in enumerate(zip((1 - depths * rate).tolist(), scaled, strict=True)):
-            mask = None
-            if keep < 1:
-                mask = SequenceMask(keep=keep, seed=self.rule.seed, step=step, micro=micro, stack=i, layer=layer)
-            parts.append(LayerPart(scale=1 / (1 - depth * rate), sequences=mask))
-        return tuple(range(len(parts))), tuple(parts)
+        seed = self.rule.seed
+        masks = (
+            SequenceMask(keep, seed, step, micro, i, layer) if keep < 1 else None
+            for layer, keep in enumerate((1 - depths * rate).tolist())
+        )
+        return tuple(range(len(scaled))), LayerPart.of_each(_scales(scaled, rate), masks)
 
 
 @lru_cache(maxsize=64)
 def _parts(scaled: Depths, rate: float) -> tuple[LayerPart, ...]:
     """Of each layer of a stack, what runs of it where it is kept: remembered, since many rates hold for many steps."""
-    return tuple(LayerPart(scale=1 / (1 - depth * rate)) for depth in scaled)
+    return LayerPart.of_each(_scales(scaled, rate))
+
+
+def _scales(scaled: Depths, rate: float) -> Iterator[float]:
+    """What the residual update of each layer of a stack is multiplied with, where it is kept."""
+    return (1 / (1 - depth * rate) for depth in scaled)
 
 
 def bind_rates(
