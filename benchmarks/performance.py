@@ -37,20 +37,75 @@ def main() -> None:
 
 def page(text: str, results: Path) -> str:
     """The page with its computed parts as these results say."""
-    for device in ("cpu", "gpu"):
-        file = results / f"{device}.json"
-        result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        pattern = rf"(<!-- {device} -->\n).*?(<!-- /{device} -->)"
+    for mark in ("cpu", "gpu", "data"):
+        result = read(results / f"{mark}.json")
+        pattern = rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)"
         if not re.search(pattern, text, flags=re.S):
-            raise SystemExit(f"the page has no marks <!-- {device} --> and <!-- /{device} -->")
-        part = missing(device) if result is None else report(result, device)
+            raise SystemExit(f"the page has no marks <!-- {mark} --> and <!-- /{mark} -->")
+        if result is None:
+            part = missing(mark)
+        elif mark == "data":
+            part = "\n\n".join([batches(result), *map(memory_of_text, filter(None, map(read, memory_files(results))))])
+        else:
+            part = report(result, mark)
         text = re.sub(pattern, lambda marks, part=part: f"{marks[1]}{part}\n{marks[2]}", text, flags=re.S)
     return text
 
 
+def read(file: Path) -> Any:
+    """A result; None if there is none."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+
+def memory_files(results: Path) -> tuple[Path, Path]:
+    """The results of memory: of documents, and of one document of a single line."""
+    return results / "data-memory.json", results / "data-one-line.json"
+
+
+def batches(result: Mapping[str, Any]) -> str:
+    """How fast batches are made."""
+    rows = [
+        (
+            task,
+            name,
+            f"{row['sequences_per_second']:,.0f}",
+            f"{row['tokens_per_second'] / 1e6:.2f}",
+            f"{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
+        )
+        for task, answer in result["results"].items()
+        for name, row in answer["variants"].items()
+    ]
+    head = ("batches of", "what", "sequences/s", "M tokens/s", "time, to making the batch")
+    facts = result["machine"]
+    return (
+        f"`python benchmarks/data.py`: one worker, processor time of one thread, {facts['rounds']} rounds of "
+        f"{facts['calls']} batches of {facts['batch']}, {facts['length']} positions; {where(facts)}.\n\n"
+    ) + table(head, rows)
+
+
+def memory_of_text(result: Mapping[str, Any]) -> str:
+    """The most memory while text is tokenized and read."""
+    facts = result["machine"]
+    one = facts.get("one_line", False)
+    rows = [
+        (size, f"{row['peak_mb']:,.0f} MB", f"{row['of_it_not_of_files_mb']:,.0f} MB", f"{row['seconds']:,.0f} s")
+        for size, row in result["results"].items()
+        if isinstance(row, dict)
+    ]
+    head = ("one document, of a single line" if one else "text", "most resident", "of it not of files", "time")
+    given = f"python benchmarks/data.py --memory {facts['memory']:g}{' --one-line' if one else ''}"
+    return f"`{given}`: tokenizing and reading, {facts['workers']} processes; {where(facts)}.\n\n{table(head, rows)}"
+
+
+def where(facts: Mapping[str, Any]) -> str:
+    """The machine and the versions of a result of `benchmarks/data.py`."""
+    versions = ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "transformers", "numpy", "raptr"))
+    return f"{facts['cpu']}, {facts['cores']} cores, {versions}"
+
+
 def missing(device: str) -> str:
     """What is said without a result."""
-    if device == "cpu":
+    if device != "gpu":
         return "Not measured yet."
     rows = [(what, "not measured") for what in UNMEASURED_GPU]
     return "Nothing was measured on a GPU yet; nothing is claimed.\n\n" + table(("target", "found"), rows)
