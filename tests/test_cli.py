@@ -298,7 +298,7 @@ def test_run_of_another_config_is_refused_and_left_alone(raptr_command: Any, con
     code, printed = raptr_command("train", str(config), "training.max_steps=5")
     assert code == 2
     assert "max_steps: 4" in printed
-    assert "max_steps: 5" in printed
+    assert "training.max_steps: 4 -> 5" in printed
     assert contents(tmp_path) == before
 
 

@@ -5,22 +5,22 @@ at once.
 """
 
 import dataclasses
-import errno
 import json
 import os
 import shlex
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from raptr.errors import STOPPED, RaptrError, Stopped
+from raptr.ending import ended, interruptible
+from raptr.errors import RaptrError
+from raptr.options import Arguments, Cache, MaxMinutes, Output, Strict
 
 app = typer.Typer(
     name="raptr",
@@ -29,36 +29,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Arguments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[CONFIG] [KEY=VALUE]...",
-        help="A YAML file or a preset's name (default: the preset 'demo'), then values to override in it, "
-        "e.g. training.max_steps=100.",
-        show_default=False,
-    ),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="The folder to write to. Default: runs/<name>.", show_default=False),
-]
-Cache = Annotated[
-    Path | None,
-    typer.Option(help="Where tokenized data is kept. Default: $RAPTR_CACHE or ~/.cache/raptr.", show_default=False),
-]
-
-
-MaxMinutes = Annotated[
-    float | None,
-    typer.Option(
-        help=f"Stop after so many minutes, with a checkpoint and exit code {STOPPED}; the same command goes on.",
-        show_default=False,
-    ),
-]
-
-
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad file or record of the data.")]
 
 
 class BudgetChoice(StrEnum):
@@ -209,7 +179,7 @@ def data(
     from raptr.train.task import prepare_data
 
     config = _load(arguments, strict=strict)
-    with _interruptible("the same command goes on where it was"):
+    with interruptible("the same command goes on where it was"):
         store = prepare_data(config, _cache(cache), workers)
     terminal.show_facts(_console(), store.facts(config.data.sequence_length))
 
@@ -247,7 +217,7 @@ def train(
     config = _load(arguments, strict=strict)
     folder = output or Path("runs") / config.name
     console = _console(stderr=True)
-    with _interruptible("the same command goes on from the newest checkpoint"):
+    with interruptible("the same command goes on from the newest checkpoint"):
         result = run(
             prepare_task(config, _cache(cache)),
             folder,
@@ -305,7 +275,7 @@ def compare(
     stop = Stop(max_minutes)
     config = _load(arguments, strict=strict)
     folder = output or Path("runs") / config.name
-    with _interruptible("the same command goes on where it was"):
+    with interruptible("the same command goes on where it was"):
         summary = run(
             config,
             methods=_names(methods),
@@ -355,35 +325,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
 
 
 def main() -> None:
-    """The `raptr` command: exit code 2 and one message for what a user can mend, no traceback."""
-    try:
+    """The `raptr` command."""
+    with ended():
         app()
-    except RaptrError as error:
-        _fail(str(error), 2)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            _fail(f"{error.strerror}: nothing could be written; free some space, and give the same command again.", 2)
-        if error.filename is None:
-            raise
-        _fail(f"{error.filename}: {error.strerror}; give another path, or make this one usable.", 2)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    if os.environ.get("RAPTR_TRACEBACK"):
-        traceback.print_exc()
-    Console(stderr=True).print(f"raptr: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-    sys.exit(code)
-
-
-@contextmanager
-def _interruptible(what_happens: str) -> Iterator[None]:
-    """Say what an interruption means, and end with the exit code that shells use for it, or with that of a stop."""
-    try:
-        yield
-    except Stopped as stopped:
-        _fail(f"{stopped}; {what_happens}.", STOPPED)
-    except KeyboardInterrupt:
-        _fail(f"interrupted; {what_happens}.", 130)
 
 
 def _load(arguments: list[str] | None, *, strict: bool = False) -> Any:
