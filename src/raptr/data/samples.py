@@ -54,10 +54,7 @@ class TrainingData:
     samples: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**64:
-            raise RaptrError(f"the seed is {self.seed}; expected a whole number from 0 to 2**64 - 1.")
-        if self.samples < 1:
-            raise RaptrError(f"{self.samples} training samples were asked for; expected at least 1.")
+        check_run(self.seed, self.samples)
 
     def __len__(self) -> int:
         return self.samples
@@ -66,7 +63,7 @@ class TrainingData:
         return self.__getitems__([sample])[0]
 
     def __getitems__(self, samples: Sequence[int]) -> list[Item]:
-        _check_range(samples, self.samples)
+        check_range(samples, self.samples)
         places = self.mixture.places(samples, self.seed)
         if len(self.mixture.sources) == 1:
             return _items(0, self.mixture.sources[0], places.epoch, places.sequence)
@@ -136,13 +133,22 @@ class ValidationData:
         return self.__getitems__([sample])[0]
 
     def __getitems__(self, samples: Sequence[int]) -> list[Item]:
-        _check_range(samples, len(self))
+        check_range(samples, len(self))
         step = self._stop - self._start
         sequences = np.array([self._start + sample * step // len(self) for sample in samples], dtype=np.int64)
         return _items(self.source, self.sequences, np.zeros_like(sequences), sequences)
 
 
-def _check_range(samples: Sequence[int], size: int) -> None:
+def check_run(seed: int, samples: int) -> None:
+    """Refuse a seed, or a number of training samples, that no run has."""
+    if not 0 <= seed < 2**64:
+        raise RaptrError(f"the seed is {seed}; expected a whole number from 0 to 2**64 - 1.")
+    if samples < 1:
+        raise RaptrError(f"{samples} training samples were asked for; expected at least 1.")
+
+
+def check_range(samples: Sequence[int], size: int) -> None:
+    """Refuse places that a dataset of this size does not have."""
     for sample in samples:
         if not 0 <= sample < size:  # an IndexError is also what ends a plain loop over a dataset
             raise IndexError(f"sample {sample} was asked for; there are 0 to {size - 1}")

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raptr.data.mixture import Mixture
-from raptr.data.samples import ValidationData
+from raptr.data.samples import ValidationData, check_range, check_run
 from raptr.data.shares import quotas_of, spread
 from raptr.errors import RaptrError
 from raptr.objectives.protocol import Ints
@@ -127,10 +127,7 @@ class WindowData:
     alike: bool
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**64:
-            raise RaptrError(f"the seed is {self.seed}; expected a whole number from 0 to 2**64 - 1.")
-        if self.samples < 1:
-            raise RaptrError(f"{self.samples} training samples were asked for; expected at least 1.")
+        check_run(self.seed, self.samples)
 
     def __len__(self) -> int:
         return self.samples
@@ -139,12 +136,11 @@ class WindowData:
         return self.__getitems__([sample])[0]
 
     def __getitems__(self, samples: Sequence[int]) -> list[Window]:
+        check_range(samples, self.samples)
         length = self.mixture.sources[0].length
         kinds, stretches, cuts, ends = list[int](), list[int](), list[tuple[int, int]](), list[int]()
         last, kind, start = -1, 0, 0
         for sample in samples:
-            if not 0 <= sample < self.samples:  # an IndexError is also what ends a plain loop over a dataset
-                raise IndexError(f"sample {sample} was asked for; there are 0 to {self.samples - 1}")
             turn, row = divmod(sample, self.rows)
             if not self.alike or turn != last:
                 last, (kind, start) = turn, self.turns.at(turn, self.seed, 0 if self.alike else row)
