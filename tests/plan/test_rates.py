@@ -2,7 +2,6 @@
 
 import pickle
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,7 +68,7 @@ def test_parts_made_together_are_those_made_one_by_one() -> None:
     assert [hash(part) for part in together] == [hash(part) for part in alone]
     assert [repr(part) for part in together] == [repr(part) for part in alone]
     assert pickle.loads(pickle.dumps(together)) == alone
-    assert replace(together[1], heads=(0,)) == replace(alone[1], heads=(0,)) != alone[1]
+    assert together[1]._replace(heads=(0,)) == alone[1]._replace(heads=(0,)) != alone[1]
 
 
 @pytest.mark.parametrize(("method", "keep", "divided"), FAMILY)

@@ -42,6 +42,14 @@ class Layers:
         """Of each layer of each stack, why the sequences of its batch cannot be told apart; None if nothing says so."""
         return tuple(tuple(map(other_order, stack.blocks)) for stack in self.stacks)
 
+    @cached_property
+    def in_part(self) -> tuple[bool, ...]:
+        """Of each stack, whether every layer is known to scale its update, and to run on some sequences only."""
+        return tuple(
+            found is not None and not found.aside and all(b.residual for b in found.branches) and not any(orders)
+            for found, orders in zip(self.verified or (None,) * len(self.stacks), self.orders, strict=True)
+        )
+
     def returns(self, stack: int) -> Returns:
         """What the blocks of a stack return, as far as it is known before they run."""
         name = self.stacks[stack].name

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
 from typing import Any
 
 import torch
@@ -96,7 +95,7 @@ class Widths:
     def choose(self, subnetwork: Subnetwork, gates: Sequence[Sequence[Gate]], *, forced: bool) -> None:
         """Set what each layer runs of itself from now on."""
         if not self._narrowed:
-            if not _narrow_somewhere(subnetwork):
+            if not subnetwork.narrow:
                 return
             self._begin(gates)
         self._note(gates)
@@ -108,7 +107,7 @@ class Widths:
     def aside(self, subnetwork: Subnetwork, gates: Sequence[Sequence[Gate]]) -> Iterator[None]:
         """What is set inside holds inside, and only what ran inside is remembered of it."""
         if not self._narrowed:
-            if not _narrow_somewhere(subnetwork):
+            if not subnetwork.narrow:
                 yield
                 return
             self._begin(gates)
@@ -209,12 +208,8 @@ class Widths:
             chosen.head_scale, chosen.neuron_scale = _scale(part.head_scale, weight), _scale(part.neuron_scale, weight)
 
 
-def _narrow_somewhere(subnetwork: Subnetwork) -> bool:
-    return any(map(_narrows, chain.from_iterable(subnetwork.parts)))
-
-
 def _narrows(part: LayerPart) -> bool:
-    return not (part.heads is None and part.neurons is None and part.head_scale == part.neuron_scale == 1)
+    return part[1:5] != (None, None, 1, 1)  # heads, neurons, and the scales of both
 
 
 def _index(kept: tuple[int, ...] | None, count: int, weight: torch.Tensor) -> torch.Tensor | None:

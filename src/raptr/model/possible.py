@@ -38,6 +38,8 @@ def check_subnetwork(subnetwork: Subnetwork, layers: Layers) -> None:
     if not subnetwork.parts:
         return
     for i, stack in enumerate(layers.stacks):
+        if layers.in_part[i]:  # nothing to refuse
+            continue
         verified = layers.verified[i] if layers.verified else None
         for layer, part in subnetwork.kept(i):
             if part.scale != 1 and (verified is None or not verified.branches[layer].residual):

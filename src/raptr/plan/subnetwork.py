@@ -1,10 +1,14 @@
 """What runs at one step: the kept layers of every stack, and what each kept layer runs of itself."""
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from raptr.errors import RaptrError
 from raptr.plan import draw
@@ -39,10 +43,40 @@ class SequenceMask(NamedTuple):
         chosen = (draw.uniforms(words) < self.keep).nonzero()[0]
         return tuple(chosen.tolist()) or (int(words.argmin()),)
 
+    @classmethod
+    def of_each(
+        cls, keep: Sequence[float], seed: int, place: tuple[int, int, int]
+    ) -> tuple["SequenceMask | None", ...]:
+        """A mask for each layer of a stack, None where all sequences are kept: faster than one by one.
 
-@dataclass(frozen=True, kw_only=True)
-class LayerPart:
-    """What a kept layer runs of itself; by default all of it.
+        Args:
+            keep: of each layer.
+            seed: of the method.
+            place: step, micro-step and stack.
+
+        Example:
+            >>> SequenceMask.of_each((1.0, 0.5), 0, (7, 0, 0)) == (None, SequenceMask(0.5, 0, 7, layer=1))
+            True
+        """
+        fields = zip(keep, repeat(seed), *map(repeat, place), range(len(keep)), strict=False)
+        masks: list[SequenceMask | None] = list(map(tuple.__new__, repeat(cls), fields))
+        for layer, probability in enumerate(keep):
+            if probability >= 1:
+                masks[layer] = None
+        return tuple(masks)
+
+
+class _Part(NamedTuple):
+    scale: float
+    heads: tuple[int, ...] | None
+    neurons: tuple[int, ...] | None
+    head_scale: float
+    neuron_scale: float
+    sequences: SequenceMask | None
+
+
+class LayerPart(_Part):
+    """What a kept layer runs of itself; by default all of it. A tuple, since a step can make a hundred of these.
 
     Attributes:
         scale: factor on the layer's residual update: x + scale * (layer(x) - x).
@@ -56,31 +90,35 @@ class LayerPart:
         RaptrError: heads or neurons that are not rising numbers from 0 on, or a scale that is not above 0.
     """
 
-    scale: float = 1.0
-    heads: tuple[int, ...] | None = None
-    neurons: tuple[int, ...] | None = None
-    head_scale: float = 1.0
-    neuron_scale: float = 1.0
-    sequences: SequenceMask | None = None
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        if self.heads is not None:
-            _check_kept("heads", self.heads)
-        if self.neurons is not None:
-            _check_kept("neurons", self.neurons)
-        try:  # fast, since a step can make a hundred of these
-            valid = 0 < self.scale < _INF and 0 < self.head_scale < _INF and 0 < self.neuron_scale < _INF
+    def __new__(
+        cls,
+        scale: float = 1.0,
+        heads: tuple[int, ...] | None = None,
+        neurons: tuple[int, ...] | None = None,
+        head_scale: float = 1.0,
+        neuron_scale: float = 1.0,
+        sequences: SequenceMask | None = None,
+    ) -> "LayerPart":
+        if heads is not None:
+            _check_kept("heads", heads)
+        if neurons is not None:
+            _check_kept("neurons", neurons)
+        try:
+            valid = 0 < scale < _INF and 0 < head_scale < _INF and 0 < neuron_scale < _INF
         except TypeError:
             valid = False
         if not valid:
             raise RaptrError(
-                f"scales {self.scale!r}, {self.head_scale!r} and {self.neuron_scale!r} of a layer: "
+                f"scales {scale!r}, {head_scale!r} and {neuron_scale!r} of a layer: "
                 "each must be a finite number above 0."
             )
+        return super().__new__(cls, scale, heads, neurons, head_scale, neuron_scale, sequences)
 
     @classmethod
     def of_each(
-        cls, scales: Iterable[float], sequences: Iterable[SequenceMask | None] = repeat(None)
+        cls, scales: npt.ArrayLike, sequences: Iterable[SequenceMask | None] = repeat(None)
     ) -> tuple["LayerPart", ...]:
         """A part for each layer, of its scale and its sequences: much faster than one by one, for deep models.
 
@@ -91,17 +129,13 @@ class LayerPart:
             >>> LayerPart.of_each((1.0, 2.0)) == (LayerPart(), LayerPart(scale=2.0))
             True
         """
-        parts = []
-        for scale, mask in zip(scales, sequences, strict=False):
-            if scale == 1 and mask is None:
-                parts.append(WHOLE)
-                continue
-            if not 0 < scale < _INF:
-                cls(scale=scale)  # says what is wrong
-            part = object.__new__(cls)
-            part.__dict__["scale"], part.__dict__["sequences"] = scale, mask  # other fields: the class's defaults
-            parts.append(part)
-        return tuple(parts)
+        factors = np.asarray(scales, dtype=np.float64)
+        each: list[float] = factors.tolist()
+        wrong = ~((factors > 0) & (factors < _INF))
+        if wrong.any():
+            cls(scale=each[wrong.argmax()])  # says what is wrong
+        fields = zip(each, repeat(None), repeat(None), repeat(1.0), repeat(1.0), sequences, strict=False)
+        return tuple(map(tuple.__new__, repeat(cls), fields))
 
 
 WHOLE = LayerPart()
@@ -161,6 +195,15 @@ class Subnetwork:
         """The number of kept layers of each stack."""
         return tuple(len(path) for path in self.layers)
 
+    @cached_property
+    def narrow(self) -> bool:
+        """Whether some layer runs a part of its heads or neurons, or scales their outputs."""
+        for parts in filter(None, self.parts):
+            _, heads, neurons, *scales, _ = zip(*parts, strict=True)  # all layers at once, which is faster
+            if any(heads) or any(neurons) or any(set(each) != {1} for each in scales):
+                return True
+        return False
+
     def kept(self, stack: int) -> Iterator[tuple[int, LayerPart]]:
         """The kept layers of a stack, each with what it runs of itself."""
         path = self.layers[stack]
@@ -184,10 +227,10 @@ class Subnetwork:
                         f"layer {layer} of {stack.name!r} cannot be left out: {reason}. "
                         f"The path {path} leaves it out; keep it in every path."
                     )
+        if not self.narrow:
+            return
         for parts, stack in zip(self.parts, shape.stacks, strict=False):
             for part in parts:
-                if part.heads is None and part.neurons is None:
-                    continue
                 for what, kept, count in (("head", part.heads, stack.heads), ("neuron", part.neurons, stack.neurons)):
                     if kept is not None and count is None:
                         why = f": {stack.narrow}" if stack.narrow else ""

@@ -1,8 +1,7 @@
 """`RatePlan`: layers that are dropped by themselves, each at its own rate. What layer dropping becomes when bound."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -81,6 +80,8 @@ class RatePlan:
         place = (step, micro if self.rule.redraw == "micro_step" else 0)
         of_stack = self._masked if self.sequences else self._dropped
         found = [of_stack(i, rate, place) for i in range(len(self.shape.stacks))]
+        if not (self.sequences or self._scales):
+            return Subnetwork(tuple(path for path, _ in found))
         return Subnetwork(tuple(path for path, _ in found), tuple(parts for _, parts in found))
 
     def transition(self, step: int) -> tuple[Copy, ...]:
@@ -97,42 +98,30 @@ class RatePlan:
         return tuple(tuple((1 - depths * rate).tolist()) for depths, _ in self._of_stacks)
 
     @cached_property
-    def _of_stacks(self) -> tuple[tuple[Array, Depths], ...]:
+    def _of_stacks(self) -> tuple[tuple[Array, Array], ...]:
         """Of each stack, depths and scaled, 0 for its fixed layers."""
         result = []
         for count, always in zip(self.shape.layers, self.fixed, strict=True):
             depths, scaled = np.array(self.rule.depths(count)), np.array(self.rule.scaled(count))
             depths[list(always)] = scaled[list(always)] = 0.0
-            result.append((depths, tuple(scaled.tolist())))
+            result.append((depths, scaled))
         return tuple(result)
+
+    @cached_property
+    def _scales(self) -> bool:
+        """Whether kept layers are scaled at all."""
+        return any(scaled.any() for _, scaled in self._of_stacks)
 
     def _dropped(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], tuple[LayerPart, ...]]:
         depths, scaled = self._of_stacks[i]
         words = draw.words(self.rule.seed, draw.PATHS, (*place, i), len(depths))
-        path = tuple((draw.uniforms(words) < 1 - depths * rate).nonzero()[0].tolist())
-        parts = _parts(scaled, rate)
-        return path, tuple(parts[layer] for layer in path)
+        kept = (draw.uniforms(words) < 1 - depths * rate).nonzero()[0]
+        return tuple(kept.tolist()), LayerPart.of_each(1 / (1 - scaled[kept] * rate)) if self._scales else ()
 
     def _masked(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], tuple[LayerPart, ...]]:
         depths, scaled = self._of_stacks[i]
-        step, micro = place
-        seed = self.rule.seed
-        masks = (
-            SequenceMask(keep, seed, step, micro, i, layer) if keep < 1 else None
-            for layer, keep in enumerate((1 - depths * rate).tolist())
-        )
-        return tuple(range(len(scaled))), LayerPart.of_each(_scales(scaled, rate), masks)
-
-
-@lru_cache(maxsize=64)
-def _parts(scaled: Depths, rate: float) -> tuple[LayerPart, ...]:
-    """Of each layer of a stack, what runs of it where it is kept: remembered, since many rates hold for many steps."""
-    return LayerPart.of_each(_scales(scaled, rate))
-
-
-def _scales(scaled: Depths, rate: float) -> Iterator[float]:
-    """What the residual update of each layer of a stack is multiplied with, where it is kept."""
-    return (1 / (1 - depth * rate) for depth in scaled)
+        masks = SequenceMask.of_each((1 - depths * rate).tolist(), self.rule.seed, (*place, i))
+        return tuple(range(len(depths))), LayerPart.of_each(1 / (1 - scaled * rate), masks)
 
 
 def bind_rates(
