@@ -34,7 +34,7 @@ TIMES = ("seconds", "tokens_per_second", "mfu")
 METHODS = {
     "raptr": {"schedule": "2-3-4"},
     "gradual_stacking": {"schedule": "2-4"},
-    "progressive_layer_dropping": {},
+    "pld": {},
 }
 GPT2 = {"n_embd": 16, "n_layer": 4, "n_head": 2, "n_positions": 16, "resid_pdrop": 0.2}
 BERT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}

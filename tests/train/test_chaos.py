@@ -1,6 +1,7 @@
 """Runs that are killed five times at random: real processes, real SIGKILL. The long form is benchmarks/chaos.py."""
 
 import importlib.util
+import itertools
 import json
 import shutil
 import sys
@@ -9,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from raptr.config.load import parse
 from runs import run, tiny
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
@@ -24,7 +26,7 @@ def chaos() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["raptr-causal-2", "gradual_stacking-denoising-0"])
+@pytest.mark.parametrize("name", ["raptr-causal-2", "gradual_stacking-denoising-0", "pld-masked-2"])
 def test_five_kills_change_nothing(
     name: str, chaos: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -33,6 +35,12 @@ def test_five_kills_change_nothing(
     told = json.loads((tmp_path / "x.json").read_text())
     assert told["differences"] == {name: []}
     assert told["kills"][name] >= 3, "some may come too late"
+
+
+def test_every_run_of_the_long_form_is_valid(chaos: ModuleType) -> None:
+    for method, objective in itertools.product(chaos.METHODS, chaos.OBJECTIVES):
+        config = parse(chaos.config_of(method, objective, 0), "the long form")
+        assert config.build_method().name == method
 
 
 def test_a_difference_is_noticed(chaos: ModuleType, tmp_path: Path, cache: Path) -> None:
