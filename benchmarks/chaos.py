@@ -41,7 +41,10 @@ BERT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num
 T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 4, "num_heads": 2, "feed_forward_proj": "gated-gelu"}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "causal": {"model": {"architecture": "gpt2", "config": GPT2}, "length": 16},
-    "masked": {"model": {"architecture": "bert", "config": {**BERT, "max_position_embeddings": 16}}, "length": 16},
+    "masked": {
+        "model": {"architecture": "roberta-prelayernorm", "config": {**BERT, "max_position_embeddings": 32}},
+        "length": 16,
+    },
     "denoising": {
         "model": {"architecture": "t5", "config": T5},
         "length": 64,

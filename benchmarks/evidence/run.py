@@ -1,0 +1,134 @@
+"""Run, or go on with, the comparisons that answer the questions of docs/results.md.
+
+    python benchmarks/evidence/run.py                           # all of them: days
+    python benchmarks/evidence/run.py recipe --max-minutes 60   # one question, for an hour; the same command goes on
+    python benchmarks/evidence/run.py tuned --workers 1         # one comparison, with all cores for each run
+    python benchmarks/evidence/run.py --list                    # what there is, and what is missing
+    python benchmarks/evidence/run.py --tiny --stored X         # a few steps of each, to see that it works
+
+Runs of a comparison are trained side by side, by default one for each core with one thread, so that their losses are
+of use and their seconds are not; each is an ordinary `raptr compare --only RUN`. What is finished is kept in
+benchmarks/evidence/stored, without weights, and is not run again; anything else that a run needs is in --work.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from questions import BASE, Comparison, comparisons
+from store import bring_back, keep
+
+STORED = Path(__file__).parent / "stored"
+
+STOPPED = 75
+"""The exit code of a run that was stopped by the clock."""
+
+
+class Runner:
+    """Trains what is missing of a comparison.
+
+    Args:
+        stored: where what is finished is kept.
+        work: where runs are trained.
+        workers: runs at a time.
+        minutes: after which no run is begun, and those that run are stopped; None for never.
+        more: values for every comparison.
+    """
+
+    def __init__(self, stored: Path, work: Path, workers: int, minutes: float | None, more: tuple[str, ...]) -> None:
+        self._stored, self._work, self._workers, self._more = stored, work, workers, more
+        self._until = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def missing(self, comparison: Comparison, names: list[str]) -> list[str]:
+        """Those of its runs that are not kept."""
+        return [name for name in names if not (self._stored / comparison.name / name / "result.json").exists()]
+
+    def run(self, comparison: Comparison) -> bool:
+        """Train what is missing; whether all of it is there."""
+        folder = self._work / comparison.name
+        bring_back(self._stored / comparison.name, folder)
+        for names in (comparison.trials(), comparison.runs()):  # the trials choose what the others are trained with
+            missing = self.missing(comparison, names)
+            if not missing:
+                continue
+            self._prepare(comparison, folder)
+            codes = self._train(comparison, folder, missing)
+            if codes - {0, STOPPED}:
+                raise SystemExit(f"{comparison.name}: a run failed; {self._work / 'log.txt'} says why")
+            if self.missing(comparison, names):
+                return False
+        return True
+
+    def _prepare(self, comparison: Comparison, folder: Path) -> None:
+        """Make the data before several processes want it."""
+        values = [*comparison.values, *self._more]
+        if self._start(["data", str(BASE), f"name={comparison.name}", *values]).wait():
+            raise SystemExit(f"{comparison.name}: its data could not be made; {self._work / 'log.txt'} says why")
+
+    def _train(self, comparison: Comparison, folder: Path, names: list[str]) -> set[int]:
+        """Give every worker its share of the runs, and keep what is finished while they work; their exit codes."""
+        left = [] if self._until is None else ["--max-minutes", f"{(self._until - time.monotonic()) / 60:.2f}"]
+        if self._until is not None and self._until - time.monotonic() < 10:
+            return {STOPPED}
+        workers = []
+        for share in (names[k :: self._workers] for k in range(min(self._workers, len(names)))):
+            workers.append(self._start([*comparison.command(folder, "--only", ",".join(share), *left), *self._more]))
+        missing = names
+        while missing:
+            working = any(worker.poll() is None for worker in workers)
+            keep(folder, self._stored / comparison.name)
+            still = self.missing(comparison, missing)
+            for name in missing:
+                if name not in still:
+                    print(f"{comparison.name}: {name}", flush=True)
+            missing = still
+            if not working:
+                break
+            time.sleep(2)
+        codes = {worker.wait() for worker in workers}
+        keep(folder, self._stored / comparison.name)
+        return codes
+
+    def _start(self, arguments: list[str]) -> "subprocess.Popen[bytes]":
+        """A process of raptr, which writes what it says to a file beside the comparison."""
+        threads = str(max(1, cores() // self._workers))
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        self._work.mkdir(parents=True, exist_ok=True)
+        with (self._work / "log.txt").open("ab") as log:
+            command = [sys.executable, "-m", "raptr", *arguments]
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main() -> int:
+    """Run what was asked for; 75 if the clock stopped it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="questions or comparisons; all if none is named")
+    parser.add_argument("--workers", type=int, default=cores(), help="runs at a time")
+    parser.add_argument("--max-minutes", type=float)
+    parser.add_argument("--stored", type=Path, default=STORED)
+    parser.add_argument("--work", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--list", action="store_true", help="what there is and what is missing; nothing is run")
+    parser.add_argument("--tiny", action="store_true", help="eight steps of each run; give another --stored and --work")
+    args = parser.parse_args()
+    tiny = ("training.max_steps=8", "data.max_bytes=200_000", "data.tokenizer=512", "evaluation.sequences=8")
+    runner = Runner(args.stored, args.work, args.workers, args.max_minutes, tiny if args.tiny else ())
+    ended = True
+    for comparison in comparisons(args.names):
+        names = [*comparison.trials(), *comparison.runs()]
+        missing = runner.missing(comparison, names)
+        print(f"{comparison.name}: {len(names)} runs, {len(missing)} missing", flush=True)
+        if not args.list:
+            ended = runner.run(comparison) and ended
+    return 0 if ended else STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
