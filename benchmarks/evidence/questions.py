@@ -1,5 +1,6 @@
 """The questions, and the comparisons that answer them: each is `base.yaml` with some values and some of its entries."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from raptr.compare.sweep import SEEDS_FROM, combinations, parse_sweep, trial_name
 
-BASE = Path(__file__).parent / "base.yaml"
+BASE = Path(os.path.relpath(Path(__file__).parent / "base.yaml"))  # as a command from here would say it
 
 STABLE = (
     "training.lr_scheduler_type=warmup_stable_decay",

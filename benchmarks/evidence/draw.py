@@ -1,0 +1,140 @@
+"""Draw what is kept: the tables of docs/results.md and their figures, from benchmarks/evidence/stored alone.
+
+    python benchmarks/evidence/draw.py
+
+Each computed part stands between two marks, `<!-- recipes -->` and `<!-- /recipes -->` for the comparison `recipes`;
+the sentences around them are written by hand. A figure is the one of the comparison's own report: `raptr report
+benchmarks/evidence/stored/NAME --output FOLDER` makes all of it. A comparison whose runs are not all there has a table
+of those that are, and no verdict. A test fails when the page is not what this script would write.
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from questions import Comparison, comparisons
+
+from raptr.report import write_report
+from raptr.report.units import count, decimal, quantity, share, share_interval
+from raptr.results import read_folder
+from raptr.results.folder import Comparison as Found
+from raptr.results.folder import Method
+
+ROOT = Path(__file__).parents[2]
+STORED = Path(__file__).parent / "stored"
+PAGE = ROOT / "docs" / "results.md"
+FIGURES = ROOT / "docs" / "results"
+
+NOT_RUN = "Not run yet."
+
+
+def main() -> None:
+    """Write the page and its figures again."""
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), STORED), encoding="utf-8")
+    for comparison in comparisons([]):
+        folder = STORED / comparison.name
+        if not is_finished(comparison, folder):
+            continue
+        FIGURES.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory() as place:
+            write_report(folder, output=Path(place))
+            shutil.copyfile(Path(place) / "figures" / "result.png", FIGURES / f"{comparison.name}.png")
+
+
+def page(text: str, stored: Path) -> str:
+    """The page with its computed parts as the stored runs say."""
+    for comparison in comparisons([]):
+        name = comparison.name
+        marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", flags=re.S)
+        if len(marks.findall(text)) != 1:
+            raise SystemExit(f"docs/results.md has not exactly one <!-- {name} --> ... <!-- /{name} -->")
+        part = part_of(comparison, stored / name)
+        text = marks.sub(lambda found, part=part: f"{found[1]}\n{part}\n\n{found[2]}", text)
+    return text
+
+
+def is_finished(comparison: Comparison, folder: Path) -> bool:
+    """Whether all its runs are kept."""
+    return all((folder / name / "result.json").exists() for name in [*comparison.trials(), *comparison.runs()])
+
+
+def part_of(comparison: Comparison, folder: Path) -> str:
+    """A comparison's table, with where it was run and the command."""
+    names = [*comparison.trials(), *comparison.runs()]
+    there = sum((folder / name / "result.json").exists() for name in names)
+    if not there:
+        return NOT_RUN
+    if not any((folder / name).is_dir() for name in comparison.runs()):
+        return f"Not finished: {there} of {len(names)} runs, all of them to choose with."
+    found = read_folder(folder)
+    whole = there == len(names)
+    parts = [where(found, comparison), table(HEAD, (row(method, found) for method in found.methods if method.runs))]
+    if tried := trials(found):
+        parts.append(tried)
+    if whole:
+        parts.append(f"![Final loss, and the difference from the baseline](results/{comparison.name}.png)")
+    else:
+        parts.insert(0, f"Not finished: {there} of {len(names)} runs.")
+    return "\n\n".join(parts)
+
+
+HEAD = ("method", "steps", "validation loss (95 %)", "difference (95 %)", "verdict", "FLOPs saved at equal loss")
+
+
+def row(method: Method, found: Found) -> tuple[str, ...]:
+    """A method's numbers."""
+    outcome, loss = method.outcome, method.outcome.loss
+    difference = "" if method.key == found.baseline else bounds(loss.difference, loss.difference_interval, signed=True)
+    saving = outcome.savings.get("total_flops")
+    saved = ""
+    if saving is not None and saving.saving is not None:
+        saved = share(saving.saving) + (f" ({share_interval(saving.interval)})" if saving.interval else "")
+    chosen = found.sweep.chosen[method.key] if found.sweep else {}
+    name = ", ".join([method.key, *(f"{key.split('.')[-1]} {value:g}" for key, value in chosen.items())])
+    return (name, count(outcome.costs["steps"]), bounds(loss.mean, loss.interval), difference, outcome.verdict, saved)
+
+
+def bounds(value: float | None, ends: tuple[float, float] | None, *, signed: bool = False) -> str:
+    """A number with its interval."""
+    if value is None:
+        return ""
+    around = f" ({decimal(ends[0], 3, signed)} to {decimal(ends[1], 3, signed)})" if ends else ""
+    return decimal(value, 3, signed) + around
+
+
+def trials(found: Found) -> str:
+    """What was tried before: the mean loss of each value on the tuning half of the validation text."""
+    if found.sweep is None:
+        return ""
+    tried = []
+    for one in found.sweep.trials:
+        tried.append((one.method, *(f"{value:g}" for value in one.values.values()), decimal(one.mean, 3)))
+    keys = [key.split(".")[-1] for key in found.sweep.grid]
+    return f"Tried, with seeds that are not reported:\n\n{table(('method', *keys, 'mean loss'), tried)}"
+
+
+def where(found: Found, comparison: Comparison) -> str:
+    """What was trained, on which machine, and the command."""
+    info = found.runs[0].info
+    facts, model, data = info["environment"], info["model"], info["data"]
+    versions = ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "transformers", "raptr"))
+    flops = max((method.outcome.costs["total_flops"] or 0 for method in found.methods), default=0)
+    return (
+        f"`python benchmarks/evidence/run.py {comparison.name}`: {model['architecture']}, {count(model['parameters'])} "
+        f"parameters, {count(model['layer_parameters'])} of them in the layers; {data['source']} (content hash "
+        f"{data['content_hash'][:12]}); {quantity(flops, 'FLOP')} a run, seeds {', '.join(map(str, found.seeds))}. "
+        f"{facts['cpu']}, {facts['threads']} thread(s) a run, {facts['device']}; {versions}."
+    )
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Markdown."""
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

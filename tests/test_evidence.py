@@ -1,0 +1,101 @@
+"""The evidence: a comparison is run, kept without weights, gone on with; docs/results.md is what is kept."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import raptr
+
+ROOT = Path(__file__).parents[1]
+EVIDENCE = ROOT / "benchmarks" / "evidence"
+sys.path.insert(0, str(EVIDENCE))
+
+import draw  # noqa: E402
+import run  # noqa: E402
+from questions import Comparison, comparisons  # noqa: E402
+from store import LINES, thinned  # noqa: E402
+
+sys.path.remove(str(EVIDENCE))
+
+TINY = ("training.max_steps=4", "data.max_bytes=200_000", "data.tokenizer=512", "evaluation.sequences=8")
+
+
+def test_the_page_is_what_is_kept() -> None:
+    text = draw.PAGE.read_text(encoding="utf-8")
+    assert text == draw.page(text, draw.STORED), "run python benchmarks/evidence/draw.py"
+    shown = {ROOT / "docs" / name for name in re.findall(r"\]\((results/[^)]+\.png)\)", text)}
+    assert shown == set(draw.FIGURES.glob("*.png"))
+
+
+def test_what_is_kept_belongs_to_a_question_and_to_no_machine() -> None:
+    known = {one.name: {*one.trials(), *one.runs()} for one in comparisons([])}
+    for folder in (path for path in draw.STORED.glob("*") if path.is_dir()):
+        kept = {str(path.parent.relative_to(folder)) for path in folder.rglob("result.json")}
+        assert kept <= known[folder.name]
+        for path in folder.rglob("*.json"):
+            said = json.loads(path.read_text(encoding="utf-8")).get("command", "")
+            assert not re.search(r"(?:^|[ =])/", said), path
+
+
+def test_names_of_runs_are_those_of_the_comparison() -> None:
+    tuned = Comparison(name="x", methods=("full", "raptr"), sweep=("training.learning_rate=1e-3,2e-3",), seeds=2)
+    assert tuned.trials() == [
+        f"sweep/{method}-learning_rate-{rate}-seed1000" for rate in (0.001, 0.002) for method in ("full", "raptr")
+    ]
+    assert tuned.runs() == ["full-seed0", "raptr-seed0", "full-seed1", "raptr-seed1"]
+    assert not Comparison(name="x", methods=("full",)).trials()
+
+
+@pytest.mark.parametrize("count", [0, 1, LINES, LINES + 1, 10 * LINES])
+def test_all_evaluations_and_some_steps_are_kept(count: int) -> None:
+    lines = []
+    for step in range(1, count + 1):
+        lines.append(json.dumps({"kind": "train", "step": step}))
+        if step % 10 == 0:
+            lines.append(json.dumps({"kind": "eval", "step": step}))
+    kept = [json.loads(line) for line in thinned(lines)]
+    steps = [record["step"] for record in kept if record["kind"] == "train"]
+    assert sum(record["kind"] == "eval" for record in kept) == count // 10
+    assert min(count, LINES) <= len(steps) <= 2 * LINES
+    assert not count or (steps[0], steps[-1]) == (1, count)
+
+
+def test_a_comparison_is_run_kept_and_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("RAPTR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(raptr.__file__).parents[1])]))
+    comparison = Comparison(name="tiny", methods=("full",), seeds=1)
+    stored, work = tmp_path / "stored", tmp_path / "work"
+    runner = run.Runner(stored, work, 1, None, TINY)
+    assert runner.run(comparison), (work / "log.txt").read_text(encoding="utf-8")
+    kept = sorted(path.relative_to(stored).as_posix() for path in stored.rglob("*") if path.is_file())
+    files = ("config.yaml", "metrics.jsonl", "result.json", "run.json")
+    of_runs = [f"tiny/full-seed0/{file}" for file in files]
+    assert kept == sorted(["tiny/comparison.json", "tiny/comparison.yaml", *of_runs])
+
+    more = Comparison(name="tiny", methods=("full", "zero"), seeds=1)
+    assert draw.part_of(more, stored / "tiny").startswith("Not finished: 1 of 2 runs.")
+    before = (stored / "tiny" / "full-seed0" / "result.json").read_bytes()
+    assert not run.Runner(stored, tmp_path / "elsewhere", 2, 0.0, TINY).run(more), "there was no time"
+    assert run.Runner(stored, tmp_path / "elsewhere", 2, None, TINY).run(more), "it goes on from what is kept alone"
+    assert (stored / "tiny" / "full-seed0" / "result.json").read_bytes() == before
+    said = draw.part_of(more, stored / "tiny")
+    assert "one seed: no interval" in said
+    assert "| zero | 5 |" in said
+
+
+def test_a_run_that_fails_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAPTR_CACHE", str(tmp_path / "cache"))
+    wrong = Comparison(name="tiny", methods=("full",), values=("training.learning_rat=1",), seeds=1)
+    with pytest.raises(SystemExit, match=r"log\.txt says why"):
+        run.Runner(tmp_path / "stored", tmp_path / "work", 1, None, TINY).run(wrong)
+    assert "learning_rat" in (tmp_path / "work" / "log.txt").read_text(encoding="utf-8")
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(SystemExit, match="no question or comparison x; there are: "):
+        list(comparisons(["x"]))
