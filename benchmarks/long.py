@@ -45,7 +45,7 @@ class Limits:
 
     Attributes:
         memory: slope of resident memory, MB per 1,000 steps.
-        blocks: slope of Python's allocated blocks per step; one entry of a log is about 15 of them.
+        blocks: slope of Python's allocated blocks per step; one entry of a log is 15 or more.
         files: how many more files may be open at one time than at another.
         checkpoint: how many bytes the last checkpoint may be larger than the first.
         slowdown: time of a step, the last quarter over the second.

@@ -109,7 +109,7 @@ def test_all_of_them_replaced_change_nothing(stopped: Path, tmp_path: Path, cach
 
 
 @BOTH
-@pytest.mark.parametrize("name", (*UNPICKLED, "model.safetensors", "trainer_state.json"))
+@pytest.mark.parametrize("name", [*UNPICKLED, "model.safetensors", "trainer_state.json"])
 def test_a_file_that_was_replaced_together_with_its_hash_is_not_run(
     name: str, save: Save, stopped: Path, tmp_path: Path, cache: Path
 ) -> None:
@@ -122,10 +122,10 @@ def test_a_file_that_was_replaced_together_with_its_hash_is_not_run(
     assert found is not None
     assert found.step == 8, "its manifest says that it is whole"
     if name in UNPICKLED:
-        with pytest.raises(RaptrError, match="checkpoint-8 holds .* from the checkpoint before it"):
+        with pytest.raises(RaptrError, match=r"checkpoint-8 holds .* from the checkpoint before it"):
             run(CONFIG, folder, cache)
     else:  # what is no tensors and no JSON
-        with pytest.raises(Exception, match="header|utf-8|Expecting value"):
+        with pytest.raises(Exception, match=r"header|utf-8|Expecting value"):
             run(CONFIG, folder, cache)
     if name == "optimizer.pt":  # as the message says
         shutil.rmtree(checkpoint)
