@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ def open_dataset(source: SourceConfig, split: str, *, cache: Path, max_bytes: in
         return Text(label, keep(read, identity=None) if source.streaming else read)
     if folder.is_absolute() or name.startswith((".", "~")):
         raise RaptrError(f"dataset {name!r}: there is no such folder; {_EXPECTED}.")
+    if name.isidentifier() and find_spec(f"datasets.packaged_modules.{name}") is not None:
+        raise RaptrError(
+            f"dataset {name!r} is a builder of the datasets library that raptr does not use, because it reads more "
+            f"than text; {_EXPECTED}."
+        )
     commit = _commit(name, source.revision)
     read = partial(_read_any, source, name, split, commit, choice)
     return Text(f"{label}, revision {commit}", keep(read, identity=[asked, split, commit]))

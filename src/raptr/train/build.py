@@ -194,7 +194,7 @@ def _changed(base: Any, given: Mapping[str, Any]) -> Any:
     values = base.to_dict()
     for key in _derived(base, changes):
         values.pop(key, None)
-    for key in ("model_type", "transformers_version", "architectures", "dtype", "_name_or_path"):
+    for key in ("model_type", "transformers_version", "architectures", "dtype", "_name_or_path", "auto_map"):
         values.pop(key, None)
     try:
         return kind(**{**values, **changes})

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from raptr.errors import RaptrError
 from raptr.train.folder import write_json
 from raptr.train.metrics import to_json
+from raptr.train.plain import NotPlain, check_lists
 from raptr.train.ranks import from_main, is_main
 
 KEPT = 2
@@ -147,11 +148,14 @@ def _checked(path: Path, step: int, metrics: Path) -> dict[str, Any]:
                 raise _Damage(f"{name} has {size} bytes instead of {facts['bytes']}")
             if _hash(path / name) != facts["blake2b"]:
                 raise _Damage(f"{name} has other content than was written")
+        check_lists(path)
         recorded = metrics.stat().st_size
         if recorded < kept["bytes"]:
             raise _Damage(f"{metrics.name} has {recorded} bytes, and had {kept['bytes']}")
     except OSError as error:
         raise _Damage(f"{Path(error.filename or '').name}: {error.strerror}") from error
+    except NotPlain as error:
+        raise _Damage(str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _Damage(f"{_MANIFEST} cannot be read: {error!r}") from error
     return dict(kept)

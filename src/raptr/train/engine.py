@@ -32,6 +32,7 @@ from raptr.train.folder import Result, check_folder, read_result, write_json, wr
 from raptr.train.lock import locked
 from raptr.train.metrics import MetricsCallback
 from raptr.train.own import own_settings
+from raptr.train.plain import tensors_only
 from raptr.train.progress import ProgressCallback
 from raptr.train.ranks import check_alike, engine_of, from_main, is_main
 from raptr.train.sharding import check_tied
@@ -168,7 +169,7 @@ def _train(
         console.print(f"{title}: goes on after step {checkpoint.step}{said}", highlight=False, soft_wrap=True)
         trainer.changed = bool(changes)
     try:
-        with stop.listening():
+        with stop.listening(), tensors_only(str(checkpoint.path) if checkpoint else "what torch was to read"):
             trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     except Diverged as error:
         if not keep_diverged:
@@ -228,7 +229,6 @@ def _begin(
 
 def _end(task: Task, folder: Path, result: Result) -> Result:
     """The run is finished."""
-    (folder / "model" / "training_args.bin").unlink(missing_ok=True)  # a pickle, and config.yaml says it all
     write_json(folder / "result.json", result)
     _clear(task, folder)
     return result

@@ -1,7 +1,7 @@
 """The Trainer of raptr's own runs: its data, objective and arguments, and what is not as in Hugging Face's."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,11 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._partial is None else str(self._partial)
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.metrics is not None:  # the arguments are a pickle that only its own code reads; config.yaml says it all
+            Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the whole model, also where the checkpoints of a sharded one are in shards."""
         if self.is_fsdp_enabled and not _internal_call:
@@ -126,6 +131,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         if "total_flos" in logs and self.metrics is not None:
             logs = {**logs, "total_flos": self.metrics.progress.total_flops}
         super().log(logs, start_time)
+        if self.metrics is not None:
+            self.state.log_history = newest_of_each_kind(self.state.log_history)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -159,6 +166,19 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         if self.progressive is None or self.progressive.plan is None:
             return None
         return trained_part(self.progressive.plan, max(self.state.global_step - 1, 0))
+
+
+def newest_of_each_kind(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the Trainer's log, what a callback may ask for: the last entry of those that have the same keys.
+
+    The Trainer keeps all of them, in memory and in every checkpoint; of a run they are in ``metrics.jsonl``.
+
+    Example:
+        >>> newest_of_each_kind([{"loss": 3.0, "step": 1}, {"eval_loss": 2.5, "step": 1}, {"loss": 2.0, "step": 2}])
+        [{'eval_loss': 2.5, 'step': 1}, {'loss': 2.0, 'step': 2}]
+    """
+    last = {frozenset(entry): number for number, entry in enumerate(entries)}
+    return [entries[number] for number in sorted(last.values())]
 
 
 class ProbeCallback(TrainerCallback):  # type: ignore[misc]
