@@ -1,7 +1,5 @@
 """A folder to run commands in."""
 
-from collections.abc import Iterator
-from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -9,10 +7,16 @@ import pytest
 from fuzz.places import lay_out
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What the commands of a file share; it is the current folder."""
+@pytest.fixture(scope="session")
+def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all commands find: laid out once."""
     folder = tmp_path_factory.mktemp("fuzz")
     lay_out(folder)
-    with chdir(folder):
-        yield folder
+    return folder
+
+
+@pytest.fixture
+def place(laid_out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same; it is the current folder."""
+    monkeypatch.chdir(laid_out)
+    return laid_out

@@ -12,17 +12,18 @@ _FEW = ("--cache", "cache", "--workers", "1")
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """What is copied and damaged: a folder, and the command that reads the copy at a path."""
+    """What is copied and damaged: a folder; the command that reads the copy, and whether it works in there."""
 
     folder: str
     command: tuple[str, ...]
+    works: bool = False
 
 
 WHOLES = {
     "store": Whole(folder="stored", command=("data", "small.yaml", "--cache", "{}", "--workers", "1")),
     "tokenizer": Whole(folder="tokenizer", command=("data", "small.yaml", "data.tokenizer={}", *_FEW)),
     "run": Whole(folder="run", command=("report", "{}", "--output", "page")),
-    "again": Whole(folder="run", command=("train", "small.yaml", "--cache", "stored", "--output", "{}")),
+    "again": Whole(folder="run", command=("train", "small.yaml", "--cache", "stored", "--output", "{}"), works=True),
 }
 """Of several files: stored tokens, a tokenizer, and a finished run, whose report is made or which is trained again."""
 
@@ -60,7 +61,7 @@ def read_folder(name: str, number: int) -> str:
     inputs, whole = _empty(Path("inputs")), WHOLES[name]
     shutil.copytree(whole.folder, inputs / "copy")
     what = damage.one_of(inputs / "copy", number)
-    ending = check([part.format(inputs / "copy") for part in whole.command], inputs)
+    ending = check([part.format(inputs / "copy") for part in whole.command], inputs, works=whole.works)
     shutil.rmtree("cache", ignore_errors=True)
     return f"{what}: {ending.code}"
 

@@ -93,17 +93,17 @@ def fingerprint(folder: Path) -> str:
     return found.hexdigest()
 
 
-def check(arguments: Sequence[str], inputs: Path) -> Ending:
-    """Run a command whose inputs are below a folder.
+def check(arguments: Sequence[str], inputs: Path, *, works: bool = False) -> Ending:
+    """Run a command whose inputs are below a folder; with ``works``, it works in there if it succeeds.
 
     Raises:
         AssertionError: it ended in another way than promised, or changed an input.
     """
-    before = fingerprint(inputs)
+    before, command = fingerprint(inputs), f"raptr {' '.join(map(ascii, arguments))[:2000]}"
     ending = run(arguments)
     problem = wrong(ending)
-    assert not problem, f"raptr {' '.join(map(ascii, arguments))[:2000]}\n{problem[:6000]}"
-    assert fingerprint(inputs) == before, f"raptr {' '.join(map(ascii, arguments))[:2000]} changed an input"
+    assert not problem, f"{command}\n{problem[-6000:]}"
+    assert (works and ending.code == 0) or fingerprint(inputs) == before, f"{command} changed an input"
     return ending
 
 
