@@ -17,12 +17,29 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from raptr.ending import ended, interruptible
+from raptr.ending import ended, interruptible, shortly
 from raptr.errors import RaptrError
 from raptr.options import Arguments, Cache, MaxMinutes, Output, Strict
 
+
+class _Verbs(TyperGroup):
+    """The verbs, with short messages about arguments that none of them takes."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read what comes before the verb."""
+        with shortly():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the verb's arguments, and run it."""
+        with shortly():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=_Verbs,
     name="raptr",
     help="Progressive subnetwork training: pretrain transformers for less.",
     no_args_is_help=True,

@@ -5,7 +5,6 @@ as a + b * (FLOPs of the layers that ran): a is the head, the loss, the optimize
 shrink with the path.
 """
 
-import json
 import statistics
 import tempfile
 import time
@@ -22,7 +21,7 @@ from raptr.plan import Copy, LayerCosts, ModelShape, Subnetwork
 from raptr.train.build import build_model
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.environment import describe_environment
-from raptr.train.folder import write_json
+from raptr.train.folder import recorded, write_json
 from raptr.train.own import own_settings
 from raptr.train.task import Task
 from raptr.train.trainer import make_trainer
@@ -64,8 +63,8 @@ def read_clock(task: Task, folder: Path, console: Console) -> Clock:
         with console.status("timing training steps ..."):
             measured = _measure(task)
         write_json(path, measured)
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return Clock(per_flop=record["seconds_per_layer_flop"], besides=record["seconds_besides"])
+    with recorded(path) as record:
+        return Clock(per_flop=float(record["seconds_per_layer_flop"]), besides=float(record["seconds_besides"]))
 
 
 def _measure(task: Task) -> dict[str, Any]:

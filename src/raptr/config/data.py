@@ -13,6 +13,8 @@ BUILTIN = "builtin:python"
 BUILDERS = ("arrow", "csv", "json", "parquet", "text")
 """The builders of the ``datasets`` library that read files by themselves."""
 
+_LARGEST_WEIGHT = 1e100  # of a source in a mixture; the sum of a few must still be a number
+
 _OF_DATASETS = ("config", "revision", "files", "streaming", "validation_split")
 
 
@@ -194,7 +196,7 @@ class DataConfig(_Section):
                 weight = float(number)
             except ValueError:
                 weight = math.nan
-            if name in given or not (name in self.sources and 0 <= weight < math.inf):
+            if name in given or not (name in self.sources and 0 <= weight <= _LARGEST_WEIGHT):
                 raise ValueError(
                     f"mixture: {part.strip()!r} is not a source and its weight; {expected}, like 'a:2,b:1'"
                 )

@@ -105,7 +105,7 @@ def _settings(name: Any, value: Any) -> Any:
                 f"{name} is not one of the denoisers that are known by their names ({', '.join(KNOWN)}); "
                 "give its rate, span and weight"
             )
-        return {**of_known, "weight": float(value)}
+        return {**of_known, "weight": value}
     raise ValueError(
         f"{name} is {value!r}; expected its weight, a share like 0.5, or a section with its weight, rate, span and mode"
     )

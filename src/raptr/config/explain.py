@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from raptr.config.data import DataConfig, SourceConfig
 from raptr.config.denoising import DenoiserConfig, DenoisingConfig
-from raptr.config.methods import SETTINGS
+from raptr.config.methods import SETTINGS, TransitionSettings
 from raptr.config.schema import (
     CausalConfig,
     CheckpointConfig,
@@ -17,6 +17,7 @@ from raptr.config.schema import (
     MaskedConfig,
     ModelConfig,
     RunConfig,
+    StabilityConfig,
 )
 
 
@@ -65,6 +66,7 @@ _KINDS: dict[str, type[BaseModel]] = {
     "data": DataConfig,
     "evaluation": EvaluationConfig,
     "checkpoints": CheckpointConfig,
+    "stability": StabilityConfig,
     "causal": CausalConfig,
     "masked": MaskedConfig,
     "denoising": DenoisingConfig,
@@ -80,5 +82,7 @@ def _fields_at(where: Sequence[str | int]) -> list[str]:
         return sorted(SourceConfig.model_fields)
     if where[0] == "objective" and "denoisers" in where[:-2]:
         return sorted(DenoiserConfig.model_fields)
+    if where[-2] == "transition_lr":
+        return sorted(TransitionSettings.model_fields)
     kind = where[_TAGGED[str(where[0])]] if where[0] in _TAGGED else where[0]
     return sorted(_KINDS[str(kind)].model_fields)

@@ -207,13 +207,14 @@ def _dtype(vocabulary_size: int) -> npt.DTypeLike:
 def _open(folder: Path) -> TokenStore:
     try:
         description = json.loads((folder / "description.json").read_text(encoding="utf8"))
+        json.dumps(description, ensure_ascii=False).encode("utf8")  # halves of characters can be written in JSON
         dtype = _dtype(description["vocabulary"])
         maps = {split: np.memmap(bin_path(folder, split), dtype=dtype, mode="r") for split in SPLITS}
         lengths = {split: len(tokens) for split, tokens in maps.items()}
         if lengths != description["tokens"]:
             raise ValueError(f"it holds {lengths} tokens instead of {description['tokens']}")
         tokenizer = load_tokenizer(str(folder / "tokenizer"))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RaptrError(f"stored tokens {str(folder)!r} are damaged ({error}); delete that folder.") from error
     return TokenStore(
         path=folder,

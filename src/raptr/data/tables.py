@@ -56,10 +56,36 @@ def read_arrow(name: str, path: Path, choice: Choice, omitted: Omitted) -> Itera
             except KeyError as error:
                 omitted.skip("no such column", missing(str(path), error.args[0], reader.schema.names))
                 return
-            pieces = (part for batch in batches for part in _pieces(batch.select(columns)))
+            pieces = (part for batch in batches for part in _pieces(_sound(batch.select(columns))))
             yield from _rows(name, path, pieces, 0, omitted)
     except (pyarrow.ArrowException, OSError) as error:
         omitted.skip("broken file", f"{path}: not a whole .arrow file ({_first(error)}); write it again.")
+
+
+def _sound(batch: "pyarrow.RecordBatch") -> "pyarrow.RecordBatch":
+    """The same batch; Arrow does not check its offsets, which in a broken file lead anywhere in memory.
+
+    Raises:
+        pyarrow.ArrowInvalid: they do not stay in the batch.
+    """
+    for column in batch.columns:
+        _check_offsets(column)
+    return batch
+
+
+def _check_offsets(array: "pyarrow.Array") -> None:
+    from pyarrow import types
+
+    if types.is_struct(array.type):
+        array.validate()
+        for part in array.flatten():
+            _check_offsets(part)
+    elif types.is_string(array.type):  # as bytes: texts that are not UTF-8 are bad records, each by itself
+        array.view("binary").validate(full=True)
+    elif types.is_large_string(array.type):
+        array.view("large_binary").validate(full=True)
+    else:
+        array.validate(full=True)
 
 
 def _pieces(batch: "pyarrow.RecordBatch") -> Iterator["pyarrow.RecordBatch"]:

@@ -198,10 +198,16 @@ class Schedule:
         return (size,) * len(shape.stacks)
 
 
+MOST_STEPS = 10**15
+"""Of a run: so many a number of the machine counts exactly, and more no run has."""
+
+
 def check_steps(steps: int) -> None:
-    """Refuse a number of steps that is not a whole number from 1 on."""
+    """Refuse a number of steps that is not a whole number from 1 to `MOST_STEPS`."""
     if not isinstance(steps, Integral) or steps < 1:
         raise RaptrError(f"steps={steps}: give a whole number of steps; a run has at least 1.")
+    if steps > MOST_STEPS:
+        raise RaptrError(f"steps is above {MOST_STEPS:,}; give as many as the run has.")
 
 
 def nearest(value: Fraction) -> int:

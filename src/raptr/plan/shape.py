@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from raptr.errors import RaptrError
 
+MOST_LAYERS = 100_000
+"""Of a stack: no model comes near, and what a plan holds of each layer fits into memory."""
+
 
 @dataclass(frozen=True)
 class StackShape:
@@ -22,7 +25,8 @@ class StackShape:
         narrow: why width cannot be chosen, for messages; empty where it can, and where nobody looked.
 
     Raises:
-        RaptrError: fewer than 1 layer, head or neuron, or a required layer that is not one of them or named twice.
+        RaptrError: fewer than 1 layer, head or neuron, more layers than `MOST_LAYERS`, or a required layer that is not
+            one of them or named twice.
     """
 
     name: str
@@ -35,6 +39,8 @@ class StackShape:
     def __post_init__(self) -> None:
         if not isinstance(self.layers, int) or self.layers < 1:
             raise RaptrError(f"stack {self.name!r} has {self.layers} layers; a stack has at least 1.")
+        if self.layers > MOST_LAYERS:
+            raise RaptrError(f"stack {self.name!r} has more than {MOST_LAYERS:,} layers; give the model's own number.")
         for what, count in (("heads", self.heads), ("neurons", self.neurons)):
             if count is not None and (not isinstance(count, int) or count < 1):
                 raise RaptrError(f"stack {self.name!r} has {count} {what} in each layer; give at least 1, or None.")

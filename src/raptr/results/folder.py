@@ -140,7 +140,7 @@ def _description(folder: Path, runs: Mapping[str, Run]) -> _Description:
         if found.baseline not in methods:
             raise ValueError(f"the baseline {found.baseline!r}, which is not among the methods {', '.join(methods)}")
         return found
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise RaptrError(
             f"{path} lacks or garbles {error}. Expected are name, budget, baseline, methods and seeds; "
             "repeat `raptr compare`, which writes it."

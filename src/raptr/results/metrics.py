@@ -64,7 +64,7 @@ def read_metrics(path: Path, layers: tuple[int, ...]) -> tuple[Records, Records]
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise _broken(path, number, f"is no JSON ({error})") from error
@@ -77,14 +77,14 @@ def read_metrics(path: Path, layers: tuple[int, ...]) -> tuple[Records, Records]
                 train[step] = record
             elif kind == "eval":
                 evals[step] = record
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise _broken(path, number, f"lacks or garbles {error}") from error
     try:
         return (
             _records(train, ("loss", "grad_norm", "learning_rate", *COUNTERS), kept, layers),
             _records(evals, ("eval_loss", "eval_loss_active", *COUNTERS), {}, ()),
         )
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise RaptrError(f"{path} holds a value that is no number ({error}).") from error
 
 

@@ -77,7 +77,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # halves of characters can be written in JSON
+    except (OSError, ValueError, RecursionError) as error:
         raise RaptrError(
             f"{path} cannot be read as JSON ({error}). It is written by `raptr`; repeat the command that made it."
         ) from error
@@ -117,7 +118,7 @@ def read_run(folder: Path) -> Run:
             for stage in plan["stages"]
         )
         method, seed, steps = str(info["method"]), int(info["seed"]), int(info["steps"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise RaptrError(
             f"{path} lacks or garbles {error}. Expected are method, seed, steps and plan "
             "(stacks with name and layers, stages with start, stop and sizes)."

@@ -80,7 +80,7 @@ def read_sweep(folder: Path) -> Sweep | None:
             trials=trials,
             chosen={str(label): dict(values) for label, values in content["chosen"].items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise RaptrError(
             f"{path} lacks or garbles {error}. Expected are grid, trials (method, values, eval_loss, mean) and chosen; "
             "repeat `raptr compare`, which writes it."

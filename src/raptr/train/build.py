@@ -14,6 +14,7 @@ from raptr.config import RunConfig, load, presets
 from raptr.config.schema import ModelConfig
 from raptr.errors import RaptrError
 from raptr.model import find_stacks
+from raptr.plan.shape import MOST_LAYERS
 from raptr.train.hint import hint
 
 _AUTO_CLASSES = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "denoising": AutoModelForCausalLM}
@@ -175,7 +176,7 @@ def _preset_or_existing(model: ModelConfig) -> tuple[Any, dict[str, Any]]:
 
 def _existing(name: str, key: str) -> Any:
     try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+        found = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # whatever transformers, the Hub's client or a broken file raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         also = f", or a preset ({', '.join(presets())})" if key == "from_config" else ""
@@ -183,6 +184,8 @@ def _existing(name: str, key: str) -> Any:
             f"model.{key} {name!r} cannot be read: {reason} Expected is a folder with a config.json, "
             f"or a name on the Hugging Face Hub{also}."
         ) from error
+    check_depth(found.to_dict(), f"the configuration of {name!r}")
+    return found
 
 
 def _changed(base: Any, given: Mapping[str, Any]) -> Any:
@@ -224,6 +227,18 @@ def _check_keys(given: Mapping[str, Any], known: Any, architecture: str) -> None
                 f"model.config.{key} is not a setting of {architecture}; "
                 + hint(key, expected, "see its configuration in transformers.")
             )
+    check_depth(given, "model.config")
+
+
+def check_depth(values: Mapping[str, Any], source: str) -> None:
+    """Refuse a depth that no model has: making its layers, even without memory, would not end.
+
+    Raises:
+        RaptrError: a number of layers above `raptr.plan.shape.MOST_LAYERS`.
+    """
+    for key, value in values.items():
+        if key.endswith(("layer", "layers")) and isinstance(value, int) and value > MOST_LAYERS:
+            raise RaptrError(f"{source}: {key} is above {MOST_LAYERS:,}; give as many as a model can have.")
 
 
 def _check_loaded(model: Any, info: Mapping[str, Any], name: str) -> None:

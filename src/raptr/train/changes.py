@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from raptr.config import RunConfig, parse
+from raptr.config.yaml import read_yaml
 from raptr.errors import RaptrError
+from raptr.train.folder import recorded
 from raptr.train.metrics import to_json
 
 CONFIG, FACTS = "config.yaml", "run.json"
@@ -54,8 +55,8 @@ def config_changes(folder: Path, config: RunConfig) -> list[Change]:
     if not path.exists():
         return []
     try:
-        before = parse(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
-    except (yaml.YAMLError, ValueError) as error:
+        before = parse(read_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
+    except ValueError as error:
         raise RaptrError(f"{path} cannot be read ({error}); give another --output, or remove that folder.") from error
     old, new = (dict(_flat(each.model_dump(mode="json"))) for each in (before, config))
     return [Change(k, old.get(k), new.get(k)) for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
@@ -63,33 +64,35 @@ def config_changes(folder: Path, config: RunConfig) -> list[Change]:
 
 def fact_changes(folder: Path, facts: Mapping[str, Any]) -> list[Change]:
     """How the facts of a run (of run.json) differ from those that are recorded in a folder: data, costs, versions."""
-    before = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     now = json.loads(to_json(dict(facts)))
-    pairs = {
-        "data": (before["data"]["key"], now["data"]["key"]),
-        "steps": (before["steps"], now["steps"]),
-        "flops": (before["flops"], now["flops"]),
-        "processes": (before["environment"].get("processes", 1), now["environment"]["processes"]),
-        **{name: (before["environment"][name], now["environment"][name]) for name in _VERSIONS},
-    }
+    with recorded(folder / FACTS) as before:
+        pairs = {
+            "data": (before["data"]["key"], now["data"]["key"]),
+            "steps": (before["steps"], now["steps"]),
+            "flops": (before["flops"], now["flops"]),
+            "processes": (before["environment"].get("processes", 1), now["environment"]["processes"]),
+            **{name: (before["environment"][name], now["environment"][name]) for name in _VERSIONS},
+        }
     return [Change(key, old, new) for key, (old, new) in pairs.items() if old != new]
 
 
 def engine_change(folder: Path, facts: Mapping[str, Any]) -> list[Change]:
     """The same for the engine, which is known only when the Trainer is made."""
-    before = json.loads((folder / FACTS).read_text(encoding="utf-8"))["environment"].get("engine", "single")
+    with recorded(folder / FACTS) as facts_before:
+        before = facts_before["environment"].get("engine", "single")
     now = facts["environment"]["engine"]
     return [Change("engine", before, now)] if before != now else []
 
 
 def longer(folder: Path, facts: Mapping[str, Any]) -> set[str]:
     """The keys whose changes only add steps to the last stage of the run in a folder; none if they do more."""
-    before = json.loads((folder / FACTS).read_text(encoding="utf-8"))["plan"]
     now = json.loads(to_json(dict(facts)))["plan"]
-    old, new = before["stages"], now["stages"]
-    same = before["stacks"] == now["stacks"] and len(old) == len(new) and old[:-1] == new[:-1]
-    if not same or {**old[-1], "stop": 0} != {**new[-1], "stop": 0} or new[-1]["stop"] < old[-1]["stop"]:
-        return set()
+    with recorded(folder / FACTS) as content:
+        before = content["plan"]
+        old, new = before["stages"], now["stages"]
+        same = before["stacks"] == now["stacks"] and len(old) == len(new) and old[:-1] == new[:-1]
+        if not same or {**old[-1], "stop": 0} != {**new[-1], "stop": 0} or new[-1]["stop"] < old[-1]["stop"]:
+            return set()
     return {"steps", "training.max_steps", f"methods.{facts['method']}.lengths"}
 
 

@@ -1,6 +1,5 @@
 """From a config to a trained model: data, model and method on Hugging Face's Trainer."""
 
-import json
 import shutil
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
@@ -28,7 +27,7 @@ from raptr.train.changes import (
 from raptr.train.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints
 from raptr.train.facts import facts_of, label_of, result_of, result_of_diverged
 from raptr.train.finite import Diverged, FiniteCallback
-from raptr.train.folder import Result, check_folder, read_result, write_json, write_text
+from raptr.train.folder import Result, check_folder, read_result, recorded, write_json, write_text
 from raptr.train.lock import locked
 from raptr.train.metrics import MetricsCallback
 from raptr.train.own import own_settings
@@ -217,7 +216,8 @@ def _begin(
 ) -> None:
     """Make a folder this run's own, and clear it of what a stopped run left behind its last checkpoint."""
     if checkpoint is not None:
-        before = json.loads((folder / FACTS).read_text(encoding="utf-8")).get("changes", [])
+        with recorded(folder / FACTS) as content:
+            before = list(content.get("changes", []))
         facts["changes"] = [*before, *({"after_step": checkpoint.step, **asdict(change)} for change in changes)]
     write_text(folder / CONFIG, dump(config))
     (folder / "result.json").unlink(missing_ok=True)

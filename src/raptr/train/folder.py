@@ -3,6 +3,8 @@
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,42 @@ Result = dict[str, Any]
 (NaN if the run diverged; in the file, null), and its ``eval_losses`` by validation source."""
 
 
+NUMBERS = ("steps", "tokens", "epochs", "layer_flops", "total_flops", "seconds", "eval_loss")
+"""Of a result, those that are one number."""
+
+
+@contextmanager
+def recorded(path: Path) -> Iterator[Any]:
+    """The content of a JSON file that raptr wrote; what it turns out not to hold in the ``with`` is said as damage.
+
+    Raises:
+        RaptrError: the file is no JSON, or what was looked for is not in it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # halves of characters can be written in JSON
+        yield content
+    except RaptrError:
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
+        raise RaptrError(f"{path} is damaged ({error!r}); give another --output, or remove that folder.") from error
+
+
 def read_result(folder: Path) -> Result | None:
-    """What a run folder's finished run did; None if it is not finished."""
+    """What a run folder's finished run did; None if it is not finished.
+
+    Raises:
+        RaptrError: its result is damaged.
+    """
     path = folder / "result.json"
     if not path.exists():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return {name: math.nan if value is None else value for name, value in content.items()}
+    with recorded(path) as content:
+        found: Result = {name: math.nan if value is None else value for name, value in content.items()}
+        for value in (*(found[name] for name in NUMBERS), *found.get("eval_losses", {}).values()):
+            if value is not None:
+                math.isnan(value)  # refuses what is no number
+    return found
 
 
 def check_folder(folder: Path, file: str) -> None:
@@ -43,7 +74,7 @@ def claim_folder(folder: Path, record: str, file: str) -> None:
     """
     check_folder(folder, file)
     existing = folder / file
-    if existing.exists() and (old := existing.read_text(encoding="utf-8")) != record:
+    if existing.exists() and (old := existing.read_text(encoding="utf-8", errors="replace")) != record:
         raise RaptrError(
             f"{folder} holds another run: {_difference(old, record)}. "
             "Give another --output (or name=...), or remove that folder."

@@ -10,7 +10,7 @@ import transformers
 from raptr.config import RunConfig, load, presets
 from raptr.errors import RaptrError
 from raptr.model import Inspection, inspect_model
-from raptr.train.build import build_model, build_model_config
+from raptr.train.build import build_model, build_model_config, check_depth
 from raptr.train.head import predictions_of
 from raptr.train.tokens import vocabulary_of
 
@@ -61,6 +61,7 @@ def _of_configuration(name: str) -> Any:
             f"{name!r} cannot be read as a model: {reason} Expected is a preset ({', '.join(presets())}), a run's YAML "
             "file or folder, a folder with a Hugging Face config.json, or a name on the Hugging Face Hub."
         ) from error
+    check_depth(config.to_dict(), f"the configuration of {name!r}")
     architecture = next(iter(config.architectures or ()), None)
     kind = getattr(transformers, architecture, None) if architecture else None
     try:

@@ -28,6 +28,7 @@ from raptr.errors import RaptrError
 from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, Method, ModelShape, Plan
+from raptr.plan.schedule import MOST_STEPS
 from raptr.train.arguments import batch_of, build_arguments, rows_of
 from raptr.train.build import SPECIAL_TOKENS, build_model, build_model_config
 from raptr.train.denoising import Denoised, denoise, denoising_costs
@@ -309,5 +310,8 @@ def _steps(config: RunConfig, epoch: float) -> int:
     if "max_steps" in config.training:
         return int(config.training["max_steps"])
     if "num_train_epochs" in config.training:
-        return max(1, math.ceil(float(config.training["num_train_epochs"]) * epoch))
+        steps = float(config.training["num_train_epochs"]) * epoch
+        if steps > MOST_STEPS:
+            raise RaptrError(f"training.num_train_epochs asks for more than {MOST_STEPS:,} steps; give fewer epochs.")
+        return max(1, math.ceil(steps))
     raise RaptrError("the length of the run is missing; give training.max_steps or training.num_train_epochs.")

@@ -59,10 +59,10 @@ class GrowthPlan:
 
     def keep(self, stage: Stage) -> Keep:
         """1 for the layers of the stage's path, 0 for the others."""
-        path = self.paths[self.stages.index(stage)]
+        paths = map(frozenset, self.paths[self.stages.index(stage)].layers)
         return tuple(
             tuple(float(layer in kept) for layer in range(count))
-            for count, kept in zip(self.shape.layers, path.layers, strict=True)
+            for count, kept in zip(self.shape.layers, paths, strict=True)
         )
 
     def lr_factor(self, step: int) -> float:
@@ -107,7 +107,7 @@ def bind_growth(
         paths.append(Subnetwork(tuple(kept)))
         made = []
         for i, (_, sources) in enumerate(found):
-            there = paths[k - 1].layers[i] if k else ()
+            there = frozenset(paths[k - 1].layers[i] if k else ())
             made += [
                 Copy(stack=i, source=source, target=target, reset=reset, silent=silent)
                 for target, source in sorted(sources[k].items())

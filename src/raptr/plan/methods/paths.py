@@ -57,7 +57,7 @@ class PathPlan:
         return tuple(
             tuple(
                 tuple(i for i in range(count) if i not in always)
-                for count, always in zip(self.shape.layers, kept, strict=True)
+                for count, always in zip(self.shape.layers, map(frozenset, kept), strict=True)
             )
             for kept in self.fixed
         )
@@ -82,8 +82,10 @@ class PathPlan:
     def keep(self, stage: Stage) -> Keep:
         """1 for fixed layers, p for the others."""
         k = self.stages.index(stage)
+        always = tuple(map(frozenset, self.fixed[k]))
+        drawn = tuple(self._probability(k, i) for i in range(len(always)))
         return tuple(
-            tuple(1.0 if layer in self.fixed[k][i] else self._probability(k, i) for layer in range(count))
+            tuple(1.0 if layer in always[i] else drawn[i] for layer in range(count))
             for i, count in enumerate(self.shape.layers)
         )
 
