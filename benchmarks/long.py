@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
 from raptr.config import RunConfig, parse
 from raptr.results.metrics import read_metrics
@@ -223,6 +224,7 @@ def main() -> int:
         parser.add_argument(f"--limit-{name}", type=type(limit), default=limit, dest=name)
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")
     args = parser.parse_args()
+    disable_progress_bar()
     limits, start = Limits(**{name: getattr(args, name) for name in asdict(Limits())}), time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
