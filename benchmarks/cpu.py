@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from raptr.data.encoding import cores
 from speed.cases import CPU, tiny
 from speed.choosing import choosing
 from speed.clock import Clock
@@ -24,7 +25,7 @@ from speed.memory import memory
 from speed.overhead import overhead
 from speed.peak import matmul_peak
 from speed.peers import peers
-from speed.record import RESULTS, ask, cores, record
+from speed.record import RESULTS, ask, record
 from speed.runs import runs
 from speed.skipping import skipping
 

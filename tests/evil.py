@@ -2,9 +2,11 @@
 
 import os
 import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 MARK = "RAPTR_TEST_CODE_RAN"
@@ -42,3 +44,15 @@ def saved(path: Path) -> None:
 def ran() -> bool:
     """Whether any of it was run since this was asked last."""
     return os.environ.pop(MARK, None) is not None
+
+
+Save = Callable[[Path], None]
+BOTH = pytest.mark.parametrize("save", [pickled, saved], ids=["pickle", "torch"])
+
+
+@pytest.fixture(autouse=True)
+def nothing_ran() -> Iterator[None]:
+    """At the end of every test of a file that imports this, no code from data was run."""
+    ran()
+    yield
+    assert not ran(), "code from data was run"

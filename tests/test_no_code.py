@@ -7,7 +7,6 @@ report shows in tests/report/test_page.py.
 import ast
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import transformers
 import yaml
 
 import raptr
-from evil import SCRIPT, pickled, ran, saved
+from evil import BOTH, SCRIPT, Save, nothing_ran, pickled, ran, saved  # noqa: F401
 from raptr.config import parse
 from raptr.data import load_tokenizer
 from raptr.errors import RaptrError
@@ -25,18 +24,6 @@ from raptr.train.task import prepare_task
 from runs import TINY, run, tiny
 
 ROOT = Path(raptr.__file__).parent
-Save = Callable[[Path], None]
-BOTH = pytest.mark.parametrize("save", [pickled, saved], ids=["pickle", "torch"])
-
-
-@pytest.fixture(autouse=True)
-def nothing_ran() -> Iterator[None]:
-    """At the end of every test no code from data was run."""
-    ran()
-    yield
-    assert not ran(), "code from data was run"
-
-
 # The source
 
 

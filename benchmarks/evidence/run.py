@@ -21,6 +21,8 @@ from pathlib import Path
 from questions import BASE, Comparison, comparisons
 from store import bring_back, keep
 
+from raptr.data.encoding import cores
+
 STORED = Path(__file__).parent / "stored"
 
 STOPPED = 75
@@ -54,7 +56,7 @@ class Runner:
             missing = self.missing(comparison, names)
             if not missing:
                 continue
-            self._prepare(comparison, folder)
+            self._prepare(comparison)
             codes = self._train(comparison, folder, missing)
             if codes - {0, STOPPED}:
                 raise SystemExit(f"{comparison.name}: a run failed; {self._work / 'log.txt'} says why")
@@ -62,7 +64,7 @@ class Runner:
                 return False
         return True
 
-    def _prepare(self, comparison: Comparison, folder: Path) -> None:
+    def _prepare(self, comparison: Comparison) -> None:
         """Make the data before several processes want it."""
         values = [*comparison.values, *self._more]
         if self._start(["data", str(BASE), f"name={comparison.name}", *values]).wait():
@@ -100,11 +102,6 @@ class Runner:
         with (self._work / "log.txt").open("ab") as log:
             command = [sys.executable, "-m", "raptr", *arguments]
             return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main() -> int:

@@ -19,11 +19,6 @@ from raptr.train.environment import describe_environment
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def ask(questions: Mapping[str, Callable[[], Any]], only: Sequence[str] | None) -> dict[str, Any]:
     """The answers to all questions, or to some; each is printed when it is there."""
     unknown = sorted({*(only or ())} - questions.keys())

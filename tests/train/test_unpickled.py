@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import torch.distributed.checkpoint as shards
 import transformers
 from safetensors.torch import load_file
 
-from evil import Evil, pickled, ran, saved
+from evil import BOTH, Evil, Save, nothing_ran, pickled, ran, saved  # noqa: F401
 from raptr.errors import RaptrError
 from raptr.train import checkpoint as room
 from raptr.train.checkpoint import newest_checkpoint
@@ -28,17 +27,6 @@ FILES = (
     *UNPICKLED,
 )
 """Of a checkpoint, beside its manifest."""
-
-Save = Callable[[Path], None]
-BOTH = pytest.mark.parametrize("save", [pickled, saved], ids=["pickle", "torch"])
-
-
-@pytest.fixture(autouse=True)
-def nothing_ran() -> Iterator[None]:
-    """At the end of every test no code from data was run."""
-    ran()
-    yield
-    assert not ran(), "code from data was run"
 
 
 @pytest.fixture(scope="module")

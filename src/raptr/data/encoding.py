@@ -62,8 +62,12 @@ class Recipe:
 
 def processes(size: int, workers: int | None) -> int:
     """How many processes encode so many bytes: as many as there are cores or are asked for, if they are worth it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores if workers is None else workers, size // EACH))
+    return max(1, min(cores() if workers is None else workers, size // EACH))
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def encoded(jobs: Iterable[Texts], recipe: Recipe, count: int) -> Iterator[npt.NDArray[Any]]:
