@@ -15,7 +15,7 @@ from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
 import raptr
-from raptr.plan import Copy, LayerPart, ModelShape, SequenceMask, Subnetwork
+from raptr.plan import Copy, LayerPart, ModelShape, SequenceKey, Subnetwork
 from raptr.plan.methods import ConstantSize
 from speed.cases import Case
 from speed.clock import Clock, Variant, in_turn
@@ -120,9 +120,8 @@ class HalfOfTheSequences:
 
     def subnetwork(self, step: int, micro: int = 0) -> Subnetwork:
         """All layers, each with its sequences."""
-        masks = [SequenceMask(keep=KEEP, seed=0, step=step, micro=micro, layer=i) for i in range(self._layers)]
-        parts = tuple(LayerPart(scale=1 / KEEP, sequences=mask) for mask in masks)
-        return Subnetwork((tuple(range(self._layers)),), (parts,))
+        part = LayerPart(scale=1 / KEEP, share=KEEP, sequences=SequenceKey(seed=0, step=step, micro=micro))
+        return Subnetwork((tuple(range(self._layers)),), ((part,) * self._layers,))
 
     def transition(self, step: int) -> tuple[Copy, ...]:
         """Nothing is copied."""

@@ -23,7 +23,7 @@ from model.ranks import begin, leave, wrapped
 from raptr import Subnetwork, attach
 from raptr.model import part as part_room
 from raptr.plan import Copy
-from raptr.plan.subnetwork import LayerPart, SequenceMask
+from raptr.plan.subnetwork import LayerPart, SequenceKey
 
 STEPS = 5
 MICROS = 2
@@ -47,8 +47,8 @@ class Sequences(Micro):
     """Every layer on some sequences of each rank, with a factor."""
 
     def subnetwork(self, step: int, micro: int = 0) -> Subnetwork:
-        masks = [SequenceMask(keep=0.5, seed=1, step=step, micro=micro, layer=layer) for layer in range(4)]
-        return Subnetwork(((0, 1, 2, 3),), (tuple(LayerPart(scale=0.8, sequences=mask) for mask in masks),))
+        part = LayerPart(scale=0.8, share=0.5, sequences=SequenceKey(seed=1, step=step, micro=micro))
+        return Subnetwork(((0, 1, 2, 3),), ((part,) * 4,))
 
 
 class Growth(Micro):

@@ -55,5 +55,5 @@ def test_both_ranks_draw_sequences_of_their_own() -> None:
     """Control of the comparison: the ranks' masks differ."""
     from model.parts_worker import Sequences
 
-    masks = [part.sequences for part in Sequences().subnetwork(0).parts[0]]
-    assert [mask.kept(4, 0) for mask in masks] != [mask.kept(4, 1) for mask in masks]
+    kept = list(Sequences().subnetwork(0).kept(0))
+    assert [part.rows(layer, 4, 0) for layer, part in kept] != [part.rows(layer, 4, 1) for layer, part in kept]

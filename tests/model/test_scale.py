@@ -73,7 +73,7 @@ def test_a_factor_of_one_is_bit_identical_and_costs_nothing(family: Family, atta
     net.activate(Script([scaled(path, [[1.0] * len(layers) for layers in path])]), 0)
     assert net.subnetwork == Subnetwork.of(*path)  # the whole layers themselves
     net.activate(Script([scaled(path, [[0.5, *[1.0] * (len(layers) - 1)] for layers in path])]), 0)
-    assert [gate.in_part for gates in net._gates for gate in gates].count(True) == len(path)
+    assert sum(part.scale != 1 for i in range(len(path)) for _, part in net.subnetwork.kept(i)) == len(path)
     net.activate(Script([scaled(path, [[1.0] * len(layers) for layers in path])]), 0)
     (loss,) = losses_of(family, model)
     assert torch.equal(loss, expected)

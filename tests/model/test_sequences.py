@@ -11,8 +11,9 @@ from torch import Tensor, nn
 import raptr
 from raptr import RaptrError
 from raptr.model import part as part_room
+from raptr.model.depth import gate_of
 from raptr.plan import Subnetwork
-from raptr.plan.subnetwork import LayerPart, SequenceMask
+from raptr.plan.subnetwork import LayerPart, SequenceKey
 from reference.families import ALL, ATTENTION, BERT, HUGGING_FACE, LLAMA, T5_ENCODER, Family, hugging_face
 from reference.handwritten import Net, loss_of, some_tokens
 from reference.parts import masked, one_by_one, probe, probed
@@ -53,7 +54,7 @@ def test_outputs_and_gradients_are_those_of_each_sequence_by_itself(
 ) -> None:
     model, net = attached
     some = masked(family.full)
-    sizes = [len(p.sequences.kept(3)) for parts in some.parts for p in parts if p.sequences]
+    sizes = [len(p.rows(layer, 3)) for i in range(len(some.layers)) for layer, p in some.kept(i) if p.sequences]
     assert set(sizes) >= {1, 2}
     net.activate(Script([some]), 0)
     error, lines = compare(family, model, some, family.batch())
@@ -113,7 +114,7 @@ def test_only_the_kept_sequences_are_computed(family: Family, attached: tuple[nn
     handles = []
     for name in family.named_layers(family.full):
         layer = model.get_submodule(name[:-1])
-        argument = net._gates[0][0].signature.hidden
+        argument = gate_of(layer).signature.hidden
 
         def seen(_: Any, args: Any, kwargs: Any, name: str = name, argument: Any = argument) -> None:
             sizes[name] = argument.of(args, kwargs).shape[0]
@@ -124,9 +125,7 @@ def test_only_the_kept_sequences_are_computed(family: Family, attached: tuple[nn
     for handle in handles:
         handle.remove()
     expected = {
-        f"{stack}.{layer}.": 3 if p.sequences is None else len(p.sequences.kept(3))
-        for i, stack in enumerate(family.stacks)
-        for layer, p in some.kept(i)
+        f"{stack}.{layer}.": len(p.rows(layer, 3)) for i, stack in enumerate(family.stacks) for layer, p in some.kept(i)
     }
     assert sizes == expected
 
@@ -144,10 +143,10 @@ def test_a_required_layer_runs_on_the_whole_batch_for_what_it_makes() -> None:
     """T5's first layer makes the position bias of all; a sequence that it does not keep passes it by."""
     model, net = T5_ENCODER.build(), None
     net = raptr.attach(model)
-    mask = SequenceMask(keep=0.5, seed=1, step=0)
-    kept = mask.kept(3)
+    part = LayerPart(share=0.5, sequences=SequenceKey(seed=1, step=0))
+    kept = part.rows(0, 3)
     assert 0 < len(kept) < 3
-    some = Subnetwork(((0, 2, 3),), ((LayerPart(sequences=mask), LayerPart(), LayerPart()),))
+    some = Subnetwork(((0, 2, 3),), ((part, LayerPart(), LayerPart()),))
     net.activate(Script([some]), 0)
     batch = T5_ENCODER.batch()
     output = probed(T5_ENCODER, model, batch)
@@ -313,7 +312,7 @@ def test_every_rank_has_sequences_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     model = family.build()
     net = raptr.attach(model, blocks=model.layers)
     some = masked(family.full)
-    kept = [[p.sequences.kept(3, rank) for p in some.parts[0] if p.sequences] for rank in (0, 1)]
+    kept = [[p.rows(layer, 3, rank) for layer, p in some.kept(0) if p.sequences] for rank in (0, 1)]
     assert kept[0] != kept[1]
     net.activate(Script([some]), 0)
     for rank in (1, 0):
@@ -350,7 +349,7 @@ def test_dropped_sequences_get_no_gradient_of_the_layer(family: Family, attached
         probed(family, model, family.batch())[number].square().sum().backward()
         for i, stack in enumerate(family.stacks):
             for layer, p in some.kept(i):
-                keeps = p.sequences is None or number in p.sequences.kept(3)
+                keeps = number in p.rows(layer, 3)
                 grads = [q.grad for q in model.get_submodule(f"{stack}.{layer}").parameters()]
                 assert any(g is not None and g.abs().max() > 0 for g in grads) == keeps
 

@@ -17,7 +17,7 @@ from raptr.plan import (
     Plan,
     RaPTr,
     Schedule,
-    SequenceMask,
+    SequenceKey,
     Stage,
     Subnetwork,
     plan_cost,
@@ -174,10 +174,10 @@ def test_a_refused_budget_says_what_is_possible() -> None:
 
 
 def test_layers_on_some_sequences_cost_what_all_ranks_keep() -> None:
-    mask = SequenceMask(keep=0.5, seed=1, step=3)
-    subnetwork = Subnetwork(((0,),), ((LayerPart(sequences=mask),),))
+    part = LayerPart(share=0.5, sequences=SequenceKey(seed=1, step=3))
+    subnetwork = Subnetwork(((0,),), ((part,),))
     costs = LayerCosts(layers=((8.0, 8.0),))
-    kept = [len(mask.kept(8, rank)) for rank in range(3)]
+    kept = [len(part.rows(0, 8, rank)) for rank in range(3)]
     assert len(set(kept)) > 1, "the check needs ranks that keep different numbers"
     assert costs.of_layers(subnetwork, sequences=8, ranks=3) == pytest.approx(8.0 * sum(kept) / 24)
     assert costs.of_layers(subnetwork, sequences=8) == kept[0]

@@ -128,6 +128,8 @@ def test_every_subnetwork_is_a_part_of_the_model_with_its_required_layers(case: 
         for i, stack in enumerate(case.shape.stacks):
             assert {layer for layer, _ in stack.required} <= set(net.layers[i])
         assert all(type(layer) is int for path in net.layers for layer in path)
+        looked_at = Subnetwork(net.layers, net.parts)  # refuses what is not in order
+        assert (looked_at, looked_at.parts, looked_at.narrow) == (net, net.parts, net.narrow)
     if case.key not in ("full", "constant_size", *[c.key for c in DROPPED], "sequence_layer_dropout", "reversed"):
         assert plan.subnetwork(STEPS - 1) == Subnetwork.full(case.shape)
 
@@ -311,7 +313,7 @@ def sequences_pvalue(plan: Plan, claimed: Any) -> float:
         net = plan.subnetwork(step)
         for i in range(len(net.layers)):
             for layer, part in net.kept(i):
-                counts[i][layer] += BATCH if part.sequences is None else len(part.sequences.kept(BATCH))
+                counts[i][layer] += len(part.rows(layer, BATCH))
     values = []
     for found, keep in zip(counts, claimed, strict=True):
         for count, p in zip(found, keep, strict=True):

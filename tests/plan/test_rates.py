@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raptr.plan import LayerPart, ModelShape, Plan, SequenceMask, Subnetwork
+from raptr.plan import WHOLE, LayerPart, ModelShape, Plan, SequenceKey, Subnetwork
 from raptr.plan.methods import LayerDrop, ProgressiveLayerDropping, SequenceLayerDropout, StochasticDepth
 from reference import rates as reference
 from reference.methods import two_stacks
@@ -61,9 +61,9 @@ def test_paths_and_scales_are_those_of_the_reference(method: Any, keep: Keep, di
 
 
 def test_parts_made_together_are_those_made_one_by_one() -> None:
-    masks = [None, SequenceMask(keep=0.5, seed=1, step=2)]
-    together = LayerPart.of_each((1.5, 2.0), masks)
-    alone = tuple(LayerPart(scale=scale, sequences=mask) for scale, mask in zip((1.5, 2.0), masks, strict=True))
+    key = SequenceKey(seed=1, step=2)
+    together = LayerPart.of_each((1.5, 2.0), (1.0, 0.5), key)
+    alone = (LayerPart(scale=1.5), LayerPart(scale=2.0, share=0.5, sequences=key))
     assert together == alone
     assert [hash(part) for part in together] == [hash(part) for part in alone]
     assert [repr(part) for part in together] == [repr(part) for part in alone]
@@ -122,8 +122,8 @@ def test_plds_share_falls_and_the_sequences_share_rises() -> None:
     assert sum(sizes[:20]) / 20 > 11
     assert sum(sizes[-200:]) / 200 < 9.5
     rising = SequenceLayerDropout().plan(twelve, 2000)
-    masks = [rising.subnetwork(step).parts[0][-1].sequences for step in (0, 500, 1000, 1998)]
-    assert [mask.keep for mask in masks if mask] == pytest.approx([0.4, 0.55, 0.7, 1.0], abs=1e-3)
+    parts = [rising.subnetwork(step).parts[0][-1] for step in (0, 500, 1000, 1998)]
+    assert [part.share for part in parts] == pytest.approx([0.4, 0.55, 0.7, 1.0], abs=1e-3)
     assert rising.subnetwork(1999) == Subnetwork.full(twelve)
 
 
@@ -139,11 +139,10 @@ def test_masks_are_those_of_the_reference(redraw: Any, scaling: Any) -> None:
             for layer, part in net.kept(i):
                 probability = keep(layer + 1, layers, step, STEPS)
                 if layer == layers - 1 or probability == 1:
-                    assert part.sequences is None
-                    assert part.scale == 1
+                    assert part == WHOLE
                     continue
                 assert part.sequences is not None
-                assert part.sequences.keep == pytest.approx(probability, rel=1e-12)
+                assert part.share == pytest.approx(probability, rel=1e-12)
                 assert part.scale == pytest.approx(1 if scaling == "none" else 1 / probability, rel=1e-12)
                 for rank in (0, 3):
                     expected = reference.kept_sequences(
@@ -156,27 +155,31 @@ def test_masks_are_those_of_the_reference(redraw: Any, scaling: Any) -> None:
                         stack=i,
                         layer=layer,
                     )
-                    assert list(part.sequences.kept(7, rank)) == expected
+                    assert list(part.rows(layer, 7, rank)) == expected
 
 
 def test_every_rank_keeps_a_sequence_and_ranks_differ() -> None:
-    masks = [SequenceMask(keep=0.02, seed=1, step=step) for step in range(200)]
-    kept = [[mask.kept(4, rank) for rank in range(4)] for mask in masks]
+    parts = [LayerPart(share=0.02, sequences=SequenceKey(seed=1, step=step)) for step in range(200)]
+    kept = [[part.rows(0, 4, rank) for rank in range(4)] for part in parts]
     assert all(len(each) >= 1 for ranks in kept for each in ranks)
     assert sum(len(each) for ranks in kept for each in ranks) > 800  # some keep two
     assert {each for ranks in kept for each in ranks if len(each) == 1} == {(0,), (1,), (2,), (3,)}
     assert sum(len(set(ranks)) > 1 for ranks in kept) > 180
-    assert masks[0].kept(1) == (0,)
-    assert [SequenceMask(keep=1.0, seed=1, step=0).kept(3, rank) for rank in range(2)] == [(0, 1, 2)] * 2
+    assert parts[0].rows(0, 1) == (0,)
+    assert [SequenceKey(seed=1, step=0).kept(0, 1.0, 3, rank) for rank in range(2)] == [(0, 1, 2)] * 2
 
 
 @pytest.mark.parametrize("field", ["seed", "step", "micro", "stack", "layer"])
-def test_masks_are_functions_of_all_their_fields(field: str) -> None:
-    base = {"keep": 0.5, "seed": 1, "step": 2, "micro": 3, "stack": 0, "layer": 5}
-    mask, other = SequenceMask(**base), SequenceMask(**{**base, field: base[field] + 1})  # type: ignore[arg-type]
-    assert mask.kept(64) == SequenceMask(**base).kept(64)  # type: ignore[arg-type]
-    assert mask.kept(64) != other.kept(64)
-    assert mask.kept(64, rank=1) != mask.kept(64)
+def test_sequences_are_functions_of_all_of_their_place(field: str) -> None:
+    base = {"seed": 1, "step": 2, "micro": 3, "stack": 0, "layer": 5}
+
+    def kept(rank: int = 0, **fields: int) -> tuple[int, ...]:
+        layer = fields.pop("layer")
+        return SequenceKey(**fields).kept(layer, 0.5, 64, rank)
+
+    assert kept(**base) == kept(**base)
+    assert kept(**base) != kept(**{**base, field: base[field] + 1})
+    assert kept(rank=1, **base) != kept(**base)
 
 
 def test_required_layers_are_kept_and_not_scaled() -> None:

@@ -16,7 +16,7 @@ from raptr.plan import (
     ModelShape,
     RaPTr,
     Schedule,
-    SequenceMask,
+    SequenceKey,
     StackShape,
     Subnetwork,
     TransitionLR,
@@ -314,6 +314,10 @@ CASES: dict[str, tuple[Callable[[], Any], list[str], list[str]]] = {
     "heads of text": (lambda: LayerPart(heads=("a",)), ["('a',)"], ["rising numbers"]),  # type: ignore[arg-type]
     "scale of nothing": (lambda: LayerPart(scale=0.0), ["scales 0.0, 1.0 and 1.0"], ["finite number above 0"]),
     "one scale of nothing": (lambda: LayerPart.of_each((1.0, 0.0)), ["scales 0.0,"], ["finite number above 0"]),
+    "one scale that is no number": (lambda: LayerPart.of_each((1.0, float("nan"))), ["nan"], ["finite number above 0"]),
+    "a share of nothing": (lambda: LayerPart(share=0.0), ["share of 0.0"], ["above 0", "up to 1"]),
+    "a share above one": (lambda: LayerPart(share=1.5), ["share of 1.5"], ["above 0", "up to 1"]),
+    "a share drawn from nothing": (lambda: LayerPart(share=0.5), ["share of 0.5", "None"], ["a SequenceKey"]),
     "endless scale": (lambda: LayerPart(head_scale=float("inf")), ["inf"], ["finite number above 0"]),
     "more heads than there are": (
         lambda: Subnetwork(((0,),), ((LayerPart(heads=(0, 4)),),)).check(WIDE),
@@ -355,7 +359,7 @@ def test_what_is_at_the_edge_is_accepted() -> None:
     assert WidthRaPTr("100%").plan(WIDE, 1).subnetwork(0) == Subnetwork.full(WIDE)
     assert WidthRaPTr(narrowed="heads").plan(ModelShape.of(layers=2, heads=4), 3).stages[0].width == 0.5
     assert Schedule((Fraction(1, 2), 12)).sizes == (Fraction(1, 2), 12)
-    assert SequenceMask(keep=1e-300, seed=0, step=0).kept(5) in [(i,) for i in range(5)]
+    assert LayerPart(share=1e-300, sequences=SequenceKey(seed=0, step=0)).rows(0, 5) in [(i,) for i in range(5)]
     with pytest.raises(RaptrError):
         StochasticDepth(last=0.9e-6)
 

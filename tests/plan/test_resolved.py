@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from raptr.plan import Copy, LayerPart, ModelShape, RaPTr, SequenceMask, Subnetwork, digest_of, facts_of
+from raptr.plan import Copy, LayerPart, ModelShape, RaPTr, SequenceKey, Subnetwork, digest_of, facts_of
 
 SHAPE = ModelShape.of(layers=3, heads=4, neurons=6)
-MASK = SequenceMask(keep=0.5, seed=2**63, step=0)
+KEY = SequenceKey(seed=2**63, step=0)
 
 
 @dataclass
@@ -45,9 +45,9 @@ OTHER = [
     Fixed(LayerPart(scale=1.5)),
     Fixed(LayerPart(head_scale=1.5)),
     Fixed(LayerPart(neuron_scale=1.5)),
-    Fixed(LayerPart(sequences=MASK)),
-    Fixed(LayerPart(sequences=SequenceMask(keep=0.5, seed=2**63 + 1, step=0))),
-    Fixed(LayerPart(sequences=SequenceMask(keep=0.25, seed=2**63, step=0))),
+    Fixed(LayerPart(share=0.5, sequences=KEY)),
+    Fixed(LayerPart(share=0.5, sequences=SequenceKey(seed=2**63 + 1, step=0))),
+    Fixed(LayerPart(share=0.25, sequences=KEY)),
     Fixed(copies=(Copy(source=0, target=1),)),
     Fixed(copies=(Copy(source=0, target=1, reset=True),)),
     Fixed(copies=(Copy(source=0, target=1), Copy(source=0, target=2))),
@@ -65,8 +65,9 @@ def test_any_other_work_has_another_digest() -> None:
 
 
 def test_what_rows_are_drawn_is_no_part_of_it() -> None:
-    assert MASK.kept(8, rank=0) != MASK.kept(8, rank=1), "the check needs ranks that draw different rows"
-    names = [name for name, _ in facts_of(Fixed(LayerPart(sequences=MASK)), 0, SHAPE)]
+    part = LayerPart(share=0.5, sequences=KEY)
+    assert part.rows(2, 8, rank=0) != part.rows(2, 8, rank=1), "the check needs ranks that draw different rows"
+    names = [name for name, _ in facts_of(Fixed(part), 0, SHAPE)]
     assert "step 0, share of the sequences of layer 2 of 'layers'" in names
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raptr.plan import Subnetwork
-from raptr.plan.subnetwork import LayerPart, SequenceMask
+from raptr.plan.subnetwork import LayerPart, SequenceKey
 from reference.family import Family, Path
 from reference.shallow import expected_gradients
 
@@ -31,7 +31,7 @@ def masked(path: Path, scale: Callable[[int], float] = lambda layer: 1.0, keep: 
         path,
         tuple(
             tuple(
-                LayerPart(scale=scale(layer), sequences=SequenceMask(keep=keep, seed=8, step=0, stack=i, layer=layer))
+                LayerPart(scale=scale(layer), share=keep, sequences=SequenceKey(seed=8, step=0, stack=i))
                 if layer
                 else LayerPart(scale=scale(layer))
                 for layer in layers
@@ -90,11 +90,7 @@ def one_by_one(
         path, scales = [], []
         for i in range(len(family.stacks)):
             pairs = list(subnetwork.kept(i))
-            of_it = [
-                (layer, part.scale)
-                for layer, part in pairs
-                if part.sequences is None or number in part.sequences.kept(size, rank)
-            ]
+            of_it = [(layer, part.scale) for layer, part in pairs if number in part.rows(layer, size, rank)]
             path.append([layer for layer, _ in of_it])
             scales.append([scale for _, scale in of_it])
         small = family.shallow(full, *path)

@@ -12,7 +12,7 @@ from raptr.errors import RaptrError
 from raptr.model.agreement import EVERY, Agreement
 from raptr.model.boundaries import Boundaries
 from raptr.model.check import Layers, find_layers
-from raptr.model.depth import Gate, gate_of, is_topmost, keep_only, put_gate, take_gate
+from raptr.model.depth import Gate, Selection, gate_of, is_topmost, put_gates, take_gate
 from raptr.model.flops import flops_of
 from raptr.model.narrow import Widths
 from raptr.model.optimizer import Inactive, Prepared, create_state
@@ -95,7 +95,7 @@ class AttachedModel:
         self._stacks = layers.stacks
         self._inputs = inputs
         self._compiled = compile
-        self._gates: list[list[Gate]] = []
+        self._selections: list[Selection] = []
         self._widths = Widths(layers.stacks, layers.widths)
         self._prepared: list[Prepared] = []
         self._active: Subnetwork | None = None
@@ -104,8 +104,7 @@ class AttachedModel:
         self._agreement = Agreement(layers.shape)
         for i, (stack, shape) in enumerate(zip(self._stacks, self.shape.stacks, strict=True)):
             returns, required = layers.returns(i), dict(shape.required)
-            gates = [put_gate(block, returns, required=layer in required) for layer, block in enumerate(stack.blocks)]
-            self._gates.append(gates)
+            self._selections.append(put_gates(stack.blocks, returns, required))
             if compile:
                 for block in stack.blocks:
                     _compile(block)
@@ -159,9 +158,8 @@ class AttachedModel:
         self._set(subnetwork, forced=False)
         self._active, self.lr_factor = subnetwork, factor
         if step != self._step or any(prepared.stepped for prepared in self._prepared):
-            for gates in self._gates:  # not only after a step: a scaler can leave it out
-                for gate in gates:
-                    gate.ran = False
+            for selection in self._selections:  # not only after a step: a scaler can leave it out
+                selection.ran.clear()
             self._widths.forget()
         self._step = step
         for prepared in self._prepared:
@@ -203,16 +201,14 @@ class AttachedModel:
         self._refuse_detached()
         check_subnetwork(subnetwork, self._layers)
         self._widths.check(subnetwork)
-        before = [
-            ([(i, gate.part) for i, gate in enumerate(gates) if gate.kept], gates[0].forced) for gates in self._gates
-        ]
+        before = [(selection.parts, selection.forced) for selection in self._selections]
         try:
-            with self._widths.aside(subnetwork, self._gates):
+            with self._widths.aside(subnetwork, self._selections):
                 self._set(subnetwork, forced=True)
                 yield
         finally:
-            for gates, (kept, forced) in zip(self._gates, before, strict=True):
-                keep_only(gates, kept, forced=forced)
+            for selection, (parts, forced) in zip(self._selections, before, strict=True):
+                selection.set(parts, forced=forced)
 
     @contextmanager
     def trial(self) -> Iterator[None]:
@@ -232,13 +228,13 @@ class AttachedModel:
             >>> model[0][0].weight.grad is None
             True
         """
-        ran = [(gate, gate.ran) for gates in self._gates for gate in gates]
+        ran = [set(selection.ran) for selection in self._selections]
         try:
             with nothing_happened(self.model), self.using(Subnetwork.full(self.shape)):
                 yield
         finally:
-            for gate, before in ran:
-                gate.ran = before
+            for selection, before in zip(self._selections, ran, strict=True):
+                selection.ran = before
 
     def prepare(self, optimizer: torch.optim.Optimizer, inactive: Inactive = "freeze") -> None:
         """Say what the optimizer does with the layers that a step skipped; call it before training.
@@ -315,21 +311,24 @@ class AttachedModel:
         return flops_of(self.model, self._stacks, length, inputs=inputs, target_length=target_length)
 
     def _refuse_detached(self) -> None:
-        if gate_of(self._stacks[0].blocks[0]) is not self._gates[0][0]:
+        gate = gate_of(self._stacks[0].blocks[0])
+        if gate is None or gate.selection is not self._selections[0]:
             raise RaptrError("this handle was detached; use the handle of the newest attach, or attach again.")
 
     def _set(self, subnetwork: Subnetwork, *, forced: bool) -> None:
-        self._widths.choose(subnetwork, self._gates, forced=forced)
-        for i, gates in enumerate(self._gates):
-            keep_only(gates, subnetwork.kept(i), forced=forced)
+        self._widths.choose(subnetwork, self._selections, forced=forced)
+        for i, selection in enumerate(self._selections):
+            selection.set(dict(subnetwork.kept(i)), forced=forced)
 
     def _owners(self) -> dict[int, list[Gate]]:
         """The gates of the layers that each parameter belongs to; parameters used elsewhere too are left out."""
         owners: dict[int, list[Gate]] = {}
         inside = set()
-        for stack, gates in zip(self._stacks, self._gates, strict=True):
-            for block, gate in zip(stack.blocks, gates, strict=True):
+        for stack in self._stacks:
+            for block in stack.blocks:
                 inside |= {id(module) for module in block.modules()}
+                gate = gate_of(block)
+                assert gate is not None
                 for p in block.parameters():
                     owners.setdefault(id(p), []).append(gate)
         for module in self.model.modules():

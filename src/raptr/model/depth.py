@@ -8,7 +8,7 @@ gathering, checkpointing, a compiled graph) is not touched when the block is ski
 """
 
 import copyreg
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,6 +24,30 @@ from raptr.plan.subnetwork import WHOLE, LayerPart
 _GATE = "_raptr_gate"
 
 
+class Selection:
+    """What runs of a stack. Its gates share it, so that a step sets it for all of them at once.
+
+    Attributes:
+        parts: the kept layers, by number, with what each runs of itself.
+        forced: whether this also holds in evaluation.
+        first: the first layer that is not run whole: it checks the call for all. None where all of them are.
+        ran: the layers that ran with gradients since the last optimizer step.
+    """
+
+    __slots__ = ("_layers", "first", "forced", "parts", "ran")
+
+    def __init__(self, layers: int) -> None:
+        self._layers = layers
+        self.ran: set[int] = set()
+        self.set(dict.fromkeys(range(layers), WHOLE))
+
+    def set(self, parts: dict[int, LayerPart], *, forced: bool = False) -> None:
+        """Run these layers, and of each what its part says."""
+        self.parts, self.forced = parts, forced
+        others = (layer for layer in range(self._layers) if parts.get(layer) != WHOLE)
+        self.first: int | None = next(others, None)
+
+
 @dataclass(slots=True, eq=False)
 class Gate:
     """What one layer asks when it is called.
@@ -31,27 +55,26 @@ class Gate:
     Attributes:
         signature: of the block's forward.
         returns: shared by the blocks of a stack.
+        selection: what runs of the stack.
+        layer: its number in the stack.
         required: whether the layer makes what others need; its return value is then no pattern for theirs.
-        kept: whether the layer is part of the subnetwork.
-        part: what a kept layer runs of itself.
-        forced: whether the subnetwork also holds in evaluation.
-        checks: whether it is the first layer of its stack that is not run whole: it checks the call for all.
-        ran: whether the layer ran with gradients since the last optimizer step.
     """
 
     signature: Signature
     returns: Returns
+    selection: Selection
+    layer: int
     required: bool = False
-    kept: bool = True
-    part: LayerPart = WHOLE
-    forced: bool = False
-    checks: bool = False
-    ran: bool = False
 
     @property
-    def in_part(self) -> bool:
-        """Whether the layer's update is scaled, or for some sequences only."""
-        return self.part.scale != 1 or self.part.sequences is not None
+    def kept(self) -> bool:
+        """Whether the layer is part of the subnetwork."""
+        return self.layer in self.selection.parts
+
+    @property
+    def ran(self) -> bool:
+        """Whether the layer ran with gradients since the last optimizer step."""
+        return self.layer in self.selection.ran
 
 
 def gate_of(block: nn.Module) -> Gate | None:
@@ -59,27 +82,21 @@ def gate_of(block: nn.Module) -> Gate | None:
     return block.__dict__.get(_GATE)
 
 
-def put_gate(block: nn.Module, returns: Returns, *, required: bool = False) -> Gate:
-    """Swap the block's class for its gated subclass."""
-    gate = Gate(Signature.of(block), returns, required=required)
-    block.__dict__[_GATE] = gate
-    original: Any = type(block)
-    block.__class__ = _gated(original)
-    return gate
+def put_gates(blocks: Sequence[nn.Module], returns: Returns, required: Collection[int]) -> Selection:
+    """Swap the class of every block of a stack for its gated subclass.
 
-
-def keep_only(gates: Sequence[Gate], kept: Iterable[tuple[int, LayerPart]], *, forced: bool) -> None:
-    """Set which layers of a stack run, and what each runs of itself."""
-    for gate in gates:
-        gate.kept = gate.checks = False
-        gate.part, gate.forced = WHOLE, forced
-    for layer, part in kept:
-        gate = gates[layer]
-        gate.kept, gate.part = True, part
-    for gate in gates:
-        if not gate.kept or (gate.part is not WHOLE and gate.part != WHOLE):
-            gate.checks = True
-            return
+    Args:
+        blocks: of the stack.
+        returns: what they return.
+        required: the numbers of those that make what others need.
+    """
+    selection = Selection(len(blocks))
+    for layer, block in enumerate(blocks):
+        gate = Gate(Signature.of(block), returns, selection, layer, layer in required)
+        block.__dict__[_GATE] = gate
+        original: Any = type(block)
+        block.__class__ = _gated(original)
+    return selection
 
 
 def take_gate(block: nn.Module) -> None:
@@ -99,16 +116,18 @@ def _gated(original: Any) -> Any:
 
     def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         gate: Gate = self.__dict__[_GATE]
-        returns = gate.returns
+        returns, selection, layer = gate.returns, gate.selection, gate.layer
         run = super(gated, self).__call__
-        applies = self.training or gate.forced
-        if gate.checks and applies:
+        applies = self.training or selection.forced
+        if applies and layer == selection.first:
             refuse_recording(returns.stack)
-        if gate.kept and applies and gate.in_part:
-            gate.ran |= torch.is_grad_enabled()
-            return run_in_part(run, gate.part, returns, gate.signature, args, kwargs, required=gate.required)
-        if gate.kept or not applies:
-            gate.ran |= torch.is_grad_enabled()
+        part = selection.parts.get(layer) if applies else WHOLE
+        if part is not None:
+            if torch.is_grad_enabled():
+                selection.ran.add(layer)
+            if part.scale != 1 or part.sequences is not None:
+                signature, required = gate.signature, gate.required
+                return run_in_part(run, part, returns, signature, args, kwargs, layer=layer, required=required)
             output = run(*args, **kwargs)
             if applies and not gate.required:
                 returns.learn(output, gate.signature, args, kwargs)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from raptr.errors import RaptrError
-from raptr.model.depth import Gate
+from raptr.model.depth import Selection
 from raptr.model.stacks import Stack
 from raptr.model.width import LayerWidth, What, whole_class
 from raptr.plan import LayerPart, Subnetwork
@@ -92,37 +92,36 @@ class Widths:
             if isinstance(found, str) and any(part.head_scale != 1 or part.neuron_scale != 1 for part in parts):
                 raise RaptrError(f"attention or MLP of {stack.name!r} were to be scaled, but cannot be: {found}.")
 
-    def choose(self, subnetwork: Subnetwork, gates: Sequence[Sequence[Gate]], *, forced: bool) -> None:
+    def choose(self, subnetwork: Subnetwork, selections: Sequence[Selection], *, forced: bool) -> None:
         """Set what each layer runs of itself from now on."""
         if not self._narrowed:
             if not subnetwork.narrow:
                 return
-            self._begin(gates)
-        self._note(gates)
+            self._begin(selections)
+        self._note(selections)
         for i, stack in enumerate(self._stacks):
             kept = dict(subnetwork.kept(i))
             self._set(i, [kept.get(layer) for layer in range(len(stack.blocks))], forced)
 
     @contextmanager
-    def aside(self, subnetwork: Subnetwork, gates: Sequence[Sequence[Gate]]) -> Iterator[None]:
+    def aside(self, subnetwork: Subnetwork, selections: Sequence[Selection]) -> Iterator[None]:
         """What is set inside holds inside, and only what ran inside is remembered of it."""
         if not self._narrowed:
             if not subnetwork.narrow:
                 yield
                 return
-            self._begin(gates)
-        self._note(gates)
-        flat = [gate for stack in gates for gate in stack]
-        ran, before = [gate.ran for gate in flat], [list(parts) for parts in self._parts]
+            self._begin(selections)
+        self._note(selections)
+        ran, before = [selection.ran for selection in selections], [list(parts) for parts in self._parts]
         forced = [bool(chosen and chosen[0].forced) for chosen in self._chosen]
-        for gate in flat:
-            gate.ran = False
+        for selection in selections:
+            selection.ran = set()
         try:
             yield
         finally:
-            self._note(gates)
-            for gate, once in zip(flat, ran, strict=True):
-                gate.ran |= once
+            self._note(selections)
+            for selection, earlier in zip(selections, ran, strict=True):
+                selection.ran |= earlier
             for i, parts in enumerate(before):
                 self._set(i, parts, forced[i])
 
@@ -177,19 +176,20 @@ class Widths:
         for _, _, width in self.layers:
             yield from (module for module in width.modules if _CHOSEN in module.__dict__)
 
-    def _begin(self, gates: Sequence[Sequence[Gate]]) -> None:
+    def _begin(self, selections: Sequence[Selection]) -> None:
         """From now on remember what runs; what ran until now, or is set to, is whole."""
         self._narrowed = True
-        for i, stack in enumerate(gates):
-            self._parts[i] = [WHOLE if gate.kept else None for gate in stack]
-            self._trained[i] = [[WHOLE] if gate.ran else [] for gate in stack]
+        for i, (stack, selection) in enumerate(zip(self._stacks, selections, strict=True)):
+            layers = range(len(stack.blocks))
+            self._parts[i] = [WHOLE if layer in selection.parts else None for layer in layers]
+            self._trained[i] = [[WHOLE] if layer in selection.ran else [] for layer in layers]
 
-    def _note(self, gates: Sequence[Sequence[Gate]]) -> None:
+    def _note(self, selections: Sequence[Selection]) -> None:
         """Remember what has run with gradients as it was set until now."""
-        for i, stack in enumerate(gates):
-            for layer, gate in enumerate(stack):
+        for i, selection in enumerate(selections):
+            for layer in selection.ran:
                 part, known = self._parts[i][layer], self._trained[i][layer]
-                if gate.ran and part is not None and not any(part is one for one in known):
+                if part is not None and not any(part is one for one in known):
                     known.append(part)
 
     def _set(self, stack: int, parts: list[LayerPart | None], forced: bool) -> None:

@@ -27,6 +27,7 @@ def run_in_part(
     args: Arguments,
     kwargs: Keywords,
     *,
+    layer: int,
     required: bool,
 ) -> Any:
     """Run a kept layer as its part says, and return what it does.
@@ -38,13 +39,14 @@ def run_in_part(
         signature: of the layer.
         args: of the call.
         kwargs: of the call.
+        layer: its number.
         required: whether it makes what others need: then it runs on the whole batch, and only what becomes of the
             hidden states is chosen.
     """
     hidden = signature.states(returns.stack, args, kwargs)
     batch = hidden.shape[0]
-    kept = None if part.sequences is None else part.sequences.kept(batch, own_rank())
-    if kept is None or len(kept) == batch:
+    kept = part.rows(layer, batch, own_rank())
+    if len(kept) == batch:
         output = _run(run, part, hidden, args, kwargs)
         if not required:
             returns.learn(output, signature, args, kwargs)

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from raptr.errors import RaptrError
 from raptr.model.branches import Branches, branches
-from raptr.model.depth import keep_only, put_gate
+from raptr.model.depth import put_gates
 from raptr.model.reach import Place, reads
 from raptr.model.record import Call, recording
 from raptr.model.returns import Pattern, Returns
@@ -216,8 +216,7 @@ def _rehearse(
     for stack, modules, verified in zip(stacks, blocks, found, strict=True):
         returns = Returns(stack.name, verified=True, pattern=verified.pattern)
         kept = dict(verified.required)
-        gates = [put_gate(block, returns, required=layer in kept) for layer, block in enumerate(modules)]
-        keep_only(gates, dict.fromkeys(kept, WHOLE).items(), forced=True)
+        put_gates(modules, returns, kept).set(dict.fromkeys(kept, WHOLE), forced=True)
     try:
         with torch.no_grad():
             run(ran.twin, ran.way)

@@ -10,7 +10,7 @@ from raptr.plan.protocol import Keep, Method, Plan, Trainable, Width, lr_factor_
 from raptr.plan.resolved import digest_of, facts_of
 from raptr.plan.schedule import Schedule, Stage
 from raptr.plan.shape import ModelShape, StackShape
-from raptr.plan.subnetwork import WHOLE, Copy, LayerPart, SequenceMask, Subnetwork
+from raptr.plan.subnetwork import WHOLE, Copy, LayerPart, SequenceKey, Subnetwork
 from raptr.plan.transition import TransitionLR
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "Plan",
     "RaPTr",
     "Schedule",
-    "SequenceMask",
+    "SequenceKey",
     "StackShape",
     "Stage",
     "StageCost",

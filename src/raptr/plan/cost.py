@@ -85,12 +85,10 @@ class LayerCosts:
                     1.0 if part.heads is None else len(part.heads) / (stack.heads or 1),
                     1.0 if part.neurons is None else len(part.neurons) / (stack.neurons or 1),
                 )
-                batch = 1.0
-                if part.sequences is not None:
-                    batch = part.sequences.keep
-                    if sequences is not None:
-                        kept = sum(len(part.sequences.kept(sequences, rank)) for rank in range(ranks))
-                        batch = kept / (sequences * ranks)
+                batch = part.share
+                if part.sequences is not None and sequences is not None:
+                    kept = sum(len(part.rows(layer, sequences, rank)) for rank in range(ranks))
+                    batch = kept / (sequences * ranks)
                 total += batch * self.of_layer(i, layer, width)
         return total
 

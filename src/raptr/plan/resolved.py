@@ -82,10 +82,8 @@ def _of_part(part: LayerPart, stack: StackShape) -> Iterator[Fact]:
     scales = {"scale": part.scale, "scale of the heads": part.head_scale, "scale of the neurons": part.neuron_scale}
     yield from ((what, scale) for what, scale in scales.items() if scale != 1)
     if part.sequences is not None:  # which rows are drawn differs by rank on purpose; what they are drawn from does not
-        mask = part.sequences
-        yield "share of the sequences", mask.keep
-        key = (mask.seed, mask.step, mask.micro, mask.stack, mask.layer)
-        yield "key of the sequences (seed, step, micro-step, stack, layer)", key
+        yield "share of the sequences", part.share
+        yield "key of the sequences (seed, step, micro-step, stack)", tuple(part.sequences)
 
 
 def _bytes(value: Any) -> bytes:

@@ -1,11 +1,11 @@
 """What runs at one step: the kept layers of every stack, and what each kept layer runs of itself."""
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -17,53 +17,38 @@ from raptr.plan.shape import ModelShape
 _INF = float("inf")
 
 
-class SequenceMask(NamedTuple):
-    """Which sequences of a batch a layer is trained on: a pure function of these fields and the rank.
+class SequenceKey(NamedTuple):
+    """What decides which sequences of a batch run through the layers of a stack, beside the rank and their share.
 
     Attributes:
-        keep: the probability of each sequence to be kept, by itself.
         seed: of the method.
         step: the step.
         micro: the micro-step.
         stack: the stack's number.
-        layer: the layer's.
     """
 
-    keep: float
     seed: int
     step: int
     micro: int = 0
     stack: int = 0
-    layer: int = 0
 
-    def kept(self, batch: int, rank: int = 0) -> tuple[int, ...]:
-        """The kept ones of a rank's ``batch`` sequences: at least one, so that every rank runs the layer."""
-        place = (self.step, draw.pair(self.micro, rank), draw.pair(self.stack, self.layer))
-        words = draw.words(self.seed, draw.SEQUENCES, place, batch)
-        chosen = (draw.uniforms(words) < self.keep).nonzero()[0]
-        return tuple(chosen.tolist()) or (int(words.argmin()),)
-
-    @classmethod
-    def of_each(
-        cls, keep: Sequence[float], seed: int, place: tuple[int, int, int]
-    ) -> tuple["SequenceMask | None", ...]:
-        """A mask for each layer of a stack, None where all sequences are kept: faster than one by one.
+    def kept(self, layer: int, share: float, batch: int, rank: int = 0) -> tuple[int, ...]:
+        """The sequences of a rank that run through a layer: at least one, so that every rank runs the layer.
 
         Args:
-            keep: of each layer.
-            seed: of the method.
-            place: step, micro-step and stack.
+            layer: its number.
+            share: the probability of each sequence to be kept, by itself.
+            batch: how many sequences the rank has.
+            rank: its number.
 
         Example:
-            >>> SequenceMask.of_each((1.0, 0.5), 0, (7, 0, 0)) == (None, SequenceMask(0.5, 0, 7, layer=1))
-            True
+            >>> SequenceKey(seed=0, step=7).kept(layer=3, share=1.0, batch=4)
+            (0, 1, 2, 3)
         """
-        fields = zip(keep, repeat(seed), *map(repeat, place), range(len(keep)), strict=False)
-        masks: list[SequenceMask | None] = list(map(tuple.__new__, repeat(cls), fields))
-        for layer, probability in enumerate(keep):
-            if probability >= 1:
-                masks[layer] = None
-        return tuple(masks)
+        place = (self.step, draw.pair(self.micro, rank), draw.pair(self.stack, layer))
+        words = draw.words(self.seed, draw.SEQUENCES, place, batch)
+        chosen = (draw.uniforms(words) < share).nonzero()[0]
+        return tuple(chosen.tolist()) or (int(words.argmin()),)
 
 
 class _Part(NamedTuple):
@@ -72,7 +57,8 @@ class _Part(NamedTuple):
     neurons: tuple[int, ...] | None
     head_scale: float
     neuron_scale: float
-    sequences: SequenceMask | None
+    share: float
+    sequences: SequenceKey | None
 
 
 class LayerPart(_Part):
@@ -84,10 +70,12 @@ class LayerPart(_Part):
         neurons: the kept neurons of the MLP, rising; None for all.
         head_scale: factor on the output of the attention, before its bias.
         neuron_scale: factor on the output of the MLP, before its bias.
-        sequences: which sequences of the batch run through the layer; None for all.
+        share: the probability of each sequence of the batch to run through the layer.
+        sequences: what they are drawn from; None where all of them run.
 
     Raises:
-        RaptrError: heads or neurons that are not rising numbers from 0 on, or a scale that is not above 0.
+        RaptrError: heads or neurons that are not rising numbers from 0 on, a scale that is not above 0, or a share
+            of the sequences that is not between 0 and 1 or says not what it is drawn from.
     """
 
     __slots__ = ()
@@ -99,28 +87,42 @@ class LayerPart(_Part):
         neurons: tuple[int, ...] | None = None,
         head_scale: float = 1.0,
         neuron_scale: float = 1.0,
-        sequences: SequenceMask | None = None,
+        share: float = 1.0,
+        sequences: SequenceKey | None = None,
     ) -> "LayerPart":
         if heads is not None:
             _check_kept("heads", heads)
         if neurons is not None:
             _check_kept("neurons", neurons)
         try:
-            valid = 0 < scale < _INF and 0 < head_scale < _INF and 0 < neuron_scale < _INF
+            scaled = 0 < scale < _INF and 0 < head_scale < _INF and 0 < neuron_scale < _INF
+            shared = share == 1 or (0 < share < 1 and isinstance(sequences, SequenceKey))
         except TypeError:
-            valid = False
-        if not valid:
-            raise RaptrError(
-                f"scales {scale!r}, {head_scale!r} and {neuron_scale!r} of a layer: "
-                "each must be a finite number above 0."
-            )
-        return super().__new__(cls, scale, heads, neurons, head_scale, neuron_scale, sequences)
+            scaled = shared = False
+        if not (scaled and shared):
+            _refuse_numbers((scale, head_scale, neuron_scale), share, sequences)
+        drawn = None if share == 1 else sequences
+        return super().__new__(cls, scale, heads, neurons, head_scale, neuron_scale, share, drawn)
+
+    def rows(self, layer: int, batch: int, rank: int = 0) -> Sequence[int]:
+        """The sequences of a rank's batch that run through the layer of this number, rising; at least one.
+
+        Example:
+            >>> list(LayerPart().rows(layer=3, batch=4))
+            [0, 1, 2, 3]
+        """
+        return range(batch) if self.sequences is None else self.sequences.kept(layer, self.share, batch, rank)
 
     @classmethod
     def of_each(
-        cls, scales: npt.ArrayLike, sequences: Iterable[SequenceMask | None] = repeat(None)
+        cls, scales: npt.ArrayLike, shares: Sequence[float] = (), key: SequenceKey | None = None
     ) -> tuple["LayerPart", ...]:
-        """A part for each layer, of its scale and its sequences: much faster than one by one, for deep models.
+        """A part for each layer of a stack, of its scale: much faster than one by one, for deep models.
+
+        Args:
+            scales: of the layers.
+            shares: of their sequences; none for all.
+            key: what these are drawn from.
 
         Raises:
             RaptrError: a scale that is not above 0.
@@ -129,12 +131,13 @@ class LayerPart(_Part):
             >>> LayerPart.of_each((1.0, 2.0)) == (LayerPart(), LayerPart(scale=2.0))
             True
         """
-        factors = np.asarray(scales, dtype=np.float64)
-        each: list[float] = factors.tolist()
-        wrong = ~((factors > 0) & (factors < _INF))
-        if wrong.any():
-            cls(scale=each[wrong.argmax()])  # says what is wrong
-        fields = zip(each, repeat(None), repeat(None), repeat(1.0), repeat(1.0), sequences, strict=False)
+        each: list[float] = np.asarray(scales, dtype=np.float64).tolist()
+        if not (min(each, default=1.0) > 0 and sum(each) < _INF):
+            for scale in each:
+                cls(scale=scale)  # says what is wrong
+        nothing, one = repeat(None), repeat(1.0)
+        keys = [None if share == 1 else key for share in shares] if 1 in shares else repeat(key)
+        fields = zip(each, nothing, nothing, one, one, shares or one, keys, strict=False)
         return tuple(map(tuple.__new__, repeat(cls), fields))
 
 
@@ -186,6 +189,24 @@ class Subnetwork:
         return cls(paths)
 
     @classmethod
+    def unchecked(
+        cls, layers: tuple[tuple[int, ...], ...], parts: tuple[tuple[LayerPart, ...], ...] = ()
+    ) -> "Subnetwork":
+        """For a plan, which makes one at each step: nothing is looked at again that is known of what it made.
+
+        Args:
+            layers: tuples of whole numbers that rise from 0 on.
+            parts: one for each layer, or none; all with all heads and neurons, which are not scaled.
+
+        Example:
+            >>> Subnetwork.unchecked(((0, 2),)) == Subnetwork.of((0, 2))
+            True
+        """
+        made = object.__new__(cls)
+        made.__dict__.update(layers=layers, parts=_needed(parts), narrow=False)
+        return made
+
+    @classmethod
     def full(cls, shape: ModelShape) -> "Subnetwork":
         """The whole model."""
         return cls(tuple(tuple(range(count)) for count in shape.layers))
@@ -199,8 +220,9 @@ class Subnetwork:
     def narrow(self) -> bool:
         """Whether some layer runs a part of its heads or neurons, or scales their outputs."""
         for parts in filter(None, self.parts):
-            _, heads, neurons, *scales, _ = zip(*parts, strict=True)  # all layers at once, which is faster
-            if any(heads) or any(neurons) or any(set(each) != {1} for each in scales):
+            _, heads, neurons, head_scales, neuron_scales, *_ = zip(*parts, strict=True)  # all layers at once: faster
+            whole = heads.count(None), neurons.count(None), head_scales.count(1), neuron_scales.count(1)
+            if min(whole) < len(parts):
                 return True
         return False
 
@@ -274,7 +296,25 @@ def _checked(given: Any, sizes: tuple[int, ...]) -> tuple[tuple[LayerPart, ...],
             f"parts of {tuple(map(len, parts))} layers were given for {sizes} kept ones; "
             "give one LayerPart per kept layer of every stack, or none at all."
         )
+    return _needed(parts)
+
+
+def _needed(parts: tuple[tuple[LayerPart, ...], ...]) -> tuple[tuple[LayerPart, ...], ...]:
     return () if all(part is WHOLE or part == WHOLE for each in parts for part in each) else parts
+
+
+def _refuse_numbers(scales: tuple[Any, ...], share: Any, sequences: Any) -> NoReturn:
+    try:
+        scaled = all(0 < scale < _INF for scale in scales)
+    except TypeError:
+        scaled = False
+    if not scaled:
+        one, heads, neurons = scales
+        raise RaptrError(f"scales {one!r}, {heads!r} and {neurons!r} of a layer: each must be a finite number above 0.")
+    raise RaptrError(
+        f"a layer was to run on a share of {share!r} of the sequences, drawn from {sequences!r}; give a number above 0 "
+        "and up to 1, and where it is not 1 a SequenceKey that says what they are drawn from."
+    )
 
 
 def _check_kept(name: str, kept: Any) -> None:

@@ -72,8 +72,8 @@ class PathPlan:
         place = (step, micro if self.redraw == "micro_step" else 0)
         paths = tuple(self._path(k, i, (*place, i)) for i in range(len(self.shape.stacks)))
         if self.scaling == "none":
-            return Subnetwork(paths)
-        return Subnetwork(paths, tuple(self._parts(k, i, path) for i, path in enumerate(paths)))
+            return Subnetwork.unchecked(paths)
+        return Subnetwork.unchecked(paths, tuple(self._parts(k, i, path) for i, path in enumerate(paths)))
 
     def transition(self, step: int) -> tuple[Copy, ...]:
         """Nothing is copied: the layers are there from the start."""

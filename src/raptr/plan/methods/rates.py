@@ -12,7 +12,7 @@ from raptr.plan.methods.spec import Redraw, always_kept
 from raptr.plan.protocol import Keep
 from raptr.plan.schedule import Stage, check_steps, stage_at
 from raptr.plan.shape import ModelShape
-from raptr.plan.subnetwork import Copy, LayerPart, SequenceMask, Subnetwork
+from raptr.plan.subnetwork import Copy, LayerPart, SequenceKey, Subnetwork
 
 Depths = tuple[float, ...]
 """Of each layer of a stack, what the rate of a step is multiplied with."""
@@ -72,7 +72,7 @@ class RatePlan:
         return stage_at(self.stages, step)
 
     def subnetwork(self, step: int, micro: int = 0) -> Subnetwork:
-        """The layers that a step keeps, each with its scale, or all of them, each with its mask of sequences.
+        """The layers that a step keeps, each with its scale, or all of them, each on its share of the sequences.
 
         A function of (seed, step, stack, layer), and of the micro-step where it is drawn for each.
         """
@@ -81,8 +81,8 @@ class RatePlan:
         of_stack = self._masked if self.sequences else self._dropped
         found = [of_stack(i, rate, place) for i in range(len(self.shape.stacks))]
         if not (self.sequences or self._scales):
-            return Subnetwork(tuple(path for path, _ in found))
-        return Subnetwork(tuple(path for path, _ in found), tuple(parts for _, parts in found))
+            return Subnetwork.unchecked(tuple(path for path, _ in found))
+        return Subnetwork.unchecked(tuple(path for path, _ in found), tuple(parts for _, parts in found))
 
     def transition(self, step: int) -> tuple[Copy, ...]:
         """Nothing is copied."""
@@ -120,8 +120,9 @@ class RatePlan:
 
     def _masked(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], tuple[LayerPart, ...]]:
         depths, scaled = self._of_stacks[i]
-        masks = SequenceMask.of_each((1 - depths * rate).tolist(), self.rule.seed, (*place, i))
-        return tuple(range(len(depths))), LayerPart.of_each(1 / (1 - scaled * rate), masks)
+        key = SequenceKey(self.rule.seed, *place, i)
+        parts = LayerPart.of_each(1 / (1 - scaled * rate), (1 - depths * rate).tolist(), key)
+        return tuple(range(len(depths))), parts
 
 
 def bind_rates(
