@@ -12,7 +12,7 @@ BASE = Path(os.path.relpath(Path(__file__).parent / "base.yaml"))  # as a comman
 
 STABLE = (
     "training.lr_scheduler_type=warmup_stable_decay",
-    "training.lr_scheduler_kwargs={num_decay_steps: 350, decay_type: linear}",
+    "training.lr_scheduler_kwargs={num_decay_steps: 250, decay_type: linear}",
 )
 """Constant, then a decay over the last quarter of the run, which is the last stage of 6-8-10-12."""
 
@@ -85,7 +85,7 @@ class Question:
     comparisons: tuple[Comparison, ...]
 
 
-RATES = "training.learning_rate=3e-3,6e-3,1e-2"
+RATES = "training.learning_rate=6e-3,1e-2,2e-2,3e-2"
 
 QUESTIONS = (
     Question(
