@@ -15,6 +15,7 @@ EVIDENCE = ROOT / "benchmarks" / "evidence"
 sys.path.insert(0, str(EVIDENCE))
 
 import draw  # noqa: E402
+import points  # noqa: E402
 import run  # noqa: E402
 from questions import Comparison, comparisons  # noqa: E402
 from store import LINES, thinned  # noqa: E402
@@ -29,6 +30,7 @@ def test_the_page_is_what_is_kept() -> None:
     assert text == draw.page(text, draw.STORED), "run python benchmarks/evidence/draw.py"
     shown = {ROOT / "docs" / name for name in re.findall(r"\]\((results/[^)]+\.png)\)", text)}
     assert shown == set(draw.FIGURES.glob("*.png"))
+    assert points.FILE.read_text(encoding="utf-8") == points.points(draw.STORED)
 
 
 def test_what_is_kept_belongs_to_a_question_and_to_no_machine() -> None:

@@ -100,7 +100,8 @@ def test_a_preset_is_inspected_and_planned(name: str, inspected: dict[str, Inspe
     assert found.length == config.data.sequence_length
     assert tuple(stack.layers for stack in found.stacks) == preset_entry(name).layers
     assert found.costs is not None
-    _, plan, costs = plan_run(config)
+    planned = plan_run(config)
+    plan, costs = planned.plan, planned.costs
     batch = batch_of(build_arguments(config, Path("unused")))
     if config.objective.name != "denoising":  # whose lengths are those of each denoiser
         assert costs.all_layers == pytest.approx(found.costs.all_layers * batch)

@@ -1,4 +1,4 @@
-"""Draw what is kept: the tables of docs/results.md and their figures, from benchmarks/evidence/stored alone.
+"""Draw what is kept in benchmarks/evidence/stored: docs/results.md with its figures, and what `raptr plan` knows.
 
     python benchmarks/evidence/draw.py
 
@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import points
+from points import is_finished
 from questions import Comparison, comparisons
 
 from raptr.report import write_report
@@ -33,6 +35,7 @@ NOT_RUN = "Not run yet."
 def main() -> None:
     """Write the page and its figures again."""
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), STORED), encoding="utf-8")
+    points.FILE.write_text(points.points(STORED), encoding="utf-8")
     for comparison in comparisons([]):
         folder = STORED / comparison.name
         if not is_finished(comparison, folder):
@@ -53,11 +56,6 @@ def page(text: str, stored: Path) -> str:
         part = part_of(comparison, stored / name)
         text = marks.sub(lambda found, part=part: f"{found[1]}\n{part}\n\n{found[2]}", text)
     return text
-
-
-def is_finished(comparison: Comparison, folder: Path) -> bool:
-    """Whether all its runs are kept."""
-    return all((folder / name / "result.json").exists() for name in [*comparison.trials(), *comparison.runs()])
 
 
 def part_of(comparison: Comparison, folder: Path) -> str:

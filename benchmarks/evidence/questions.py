@@ -85,6 +85,9 @@ class Question:
     comparisons: tuple[Comparison, ...]
 
 
+CHOSEN = "training.learning_rate=2e-2"
+"""The rate that `tuned` chose for full training."""
+
 RATES = "training.learning_rate=6e-3,1e-2,2e-2,3e-2"
 
 QUESTIONS = (
@@ -112,12 +115,13 @@ QUESTIONS = (
                     "constant_size",
                     "smaller",
                 ),
+                values=(CHOSEN,),
             ),
-            Comparison(name="stable", methods=("full", "raptr", "last_40", "smaller"), values=STABLE),
+            Comparison(name="stable", methods=("full", "raptr", "last_40", "smaller"), values=(CHOSEN, *STABLE)),
             Comparison(
                 name="micro",
                 methods=("full", "raptr", "micro"),
-                values=("training.per_device_train_batch_size=8", "training.gradient_accumulation_steps=2"),
+                values=(CHOSEN, "training.per_device_train_batch_size=8", "training.gradient_accumulation_steps=2"),
             ),
         ),
     ),

@@ -110,9 +110,11 @@ def plan(
         shape = ModelShape.of(layers=layers, heads=64, neurons=64)  # of which shares are taken: any number would do
         terminal.show_plan(_console(), str(spec), spec.plan(shape, 1000 if steps is None else steps), None)
         return
+    from raptr.measured import outlook_of
     from raptr.train.task import plan_run
 
-    terminal.show_plan(_console(), *plan_run(_load(arguments)))
+    run = plan_run(_load(arguments))
+    terminal.show_plan(_console(), run.name, run.plan, run.costs, outlook_of(run))
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """What the command line prints, and how it reads small values."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -45,8 +46,8 @@ def parse_layers(text: str) -> list[int]:
         raise RaptrError(f"--fixed {text!r} is not a list of layer numbers such as 0,-1.") from error
 
 
-def show_plan(console: Console, label: str, plan: Plan, costs: LayerCosts | None) -> None:
-    """A table of the stages and the expected saving."""
+def show_plan(console: Console, label: str, plan: Plan, costs: LayerCosts | None, outlook: Sequence[str] = ()) -> None:
+    """A table of the stages and the expected saving, and what was measured of a gain."""
     given = costs or LayerCosts.uniform(plan.shape)
     stages = plan_cost(plan, given)
     steps = plan.stages[-1].stop
@@ -75,6 +76,8 @@ def show_plan(console: Console, label: str, plan: Plan, costs: LayerCosts | None
             f"layers are {given.all_layers / given.total:.0%} of a full step)"
         )
     lines.append("A saving in FLOPs is not a saving at equal loss: `raptr compare` measures that.")
+    if outlook:
+        lines += ["", *outlook]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 

@@ -383,11 +383,11 @@ def test_a_budget_in_seconds_is_refused_where_steps_differ(tmp_path: Path, cache
 
 
 def test_plans_and_inspection_need_no_text(tmp_path: Path, cache: Path) -> None:
-    name, plan, costs = plan_run(config("t5"))
+    planned = plan_run(config("t5"))
     task = prepare_task(config("t5"), cache)
-    assert costs == task.costs
-    assert plan.shape == task.shape
-    assert "RaPTr" in name
+    assert planned.costs == task.costs
+    assert planned.plan.shape == task.shape
+    assert "RaPTr" in planned.name
     from raptr.config import dump
 
     (tmp_path / "run.yaml").write_text(dump(config("t5")))

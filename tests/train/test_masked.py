@@ -106,7 +106,7 @@ def test_flops_are_counted_as_they_are(tmp_path: Path, cache: Path) -> None:
     assert count_flops(model, 16).other == 16 * head
     assert result["total_flops"] == result["layer_flops"] + 9 * 4 * 2 * head
     assert json.loads((tmp_path / "run" / "run.json").read_text())["flops"]["predictions"] == 2
-    _, _, costs = plan_run(config)
+    costs = plan_run(config).costs
     assert costs == task.costs
     causal, _ = run(tiny(), tmp_path / "causal", cache)
     assert causal.predictions is None
@@ -208,7 +208,7 @@ def test_a_missing_mask_token_is_added_with_a_message(maskless: Path, tmp_path: 
     assert AutoTokenizer.from_pretrained(tmp_path / "run" / "model").mask_token == "<|mask|>"
     with_one = prepare_task(masked(), cache)  # control
     assert with_one.added == ()
-    assert plan_run(masked(data__tokenizer=str(maskless)))[2] == task.costs
+    assert plan_run(masked(data__tokenizer=str(maskless))).costs == task.costs
 
 
 @pytest.mark.parametrize(("rows", "fits"), [(257, False), (258, True), (320, True)])

@@ -46,6 +46,19 @@ class MethodSettings(BaseModel):
         found: Inactive = getattr(self, "inactive", "freeze")
         return found
 
+    def told(self) -> str:
+        """The method as text, with all of its settings that are not the defaults.
+
+        Raises:
+            RaptrError: as `build`.
+
+        Example:
+            >>> SETTINGS["raptr"](schedule="6-8-10-12", lengths="equal", inactive="zero").told()
+            'RaPTr 6-8-10-12, inactive zero'
+        """
+        others = self.model_dump(exclude_defaults=True, exclude={"method", "schedule"})
+        return ", ".join([str(self.build(0)), *(f"{name} {value}" for name, value in others.items())])
+
     def build(self, seed: int) -> Method:
         """The method's spec, with the run's seed.
 
@@ -75,6 +88,10 @@ class SmallerSettings(MethodSettings):
 
     method: Literal["smaller"] = "smaller"
     layers: Annotated[str, BeforeValidator(lambda value: _as_text(value))] | None = None
+
+    def told(self) -> str:
+        """What it is, and how deep."""
+        return "a smaller model" if self.layers is None else f"a smaller model of {self.layers} layers"
 
     def build(self, seed: int) -> Method:
         """Full training, of the smaller model."""

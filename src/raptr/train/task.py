@@ -27,7 +27,7 @@ from raptr.data.windows import BLOCK
 from raptr.errors import RaptrError
 from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
-from raptr.plan import LayerCosts, Method, ModelShape, Plan
+from raptr.plan import LayerCosts, Method, ModelShape, Plan, plan_cost
 from raptr.plan.schedule import MOST_STEPS
 from raptr.train.arguments import batch_of, build_arguments, rows_of
 from raptr.train.build import SPECIAL_TOKENS, build_model, build_model_config
@@ -254,11 +254,30 @@ def prepare_data(config: RunConfig, cache: Path, workers: int | None = None) -> 
     return prepare(config.data, cache, workers)
 
 
-def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
-    """A config's method, bound to its model and number of steps; no text is read and nothing is trained.
+class Planned(NamedTuple):
+    """A config's method, bound to its model and number of steps.
 
-    Returns:
-        The method as text, the plan, and the FLOPs of one step of the whole batch.
+    Attributes:
+        method: its key, as in ``raptr methods``.
+        name: of the method, with its settings.
+        plan: of the run.
+        costs: FLOPs of one step of the whole batch.
+        objective: causal, masked or denoising.
+        parameters: in the layers.
+        tokens: of full training for as many FLOPs as the run has.
+    """
+
+    method: str
+    name: str
+    plan: Plan
+    costs: LayerCosts
+    objective: str
+    parameters: int
+    tokens: float
+
+
+def plan_run(config: RunConfig) -> Planned:
+    """What a config would train; no text is read and nothing is trained.
 
     Raises:
         RaptrError: what does not fit together, or no number of steps.
@@ -270,7 +289,12 @@ def plan_run(config: RunConfig) -> tuple[str, Plan, LayerCosts]:
     method = config.build_method()
     plan = method.plan(measured.layers.shape, int(config.training["max_steps"]))
     check_plan(plan, measured.layers)
-    return str(method), plan, measured.costs.scaled(batch_of(arguments))
+    batch = batch_of(arguments)
+    costs = measured.costs.scaled(batch)
+    steps = sum(stage.total for stage in plan_cost(plan, costs)) / costs.total
+    tokens = steps * batch * config.data.sequence_length
+    own, objective = config.settings(config.method), config.objective.name
+    return Planned(own.method, own.told(), plan, costs, objective, measured.layer_parameters, tokens)
 
 
 class Measured(NamedTuple):

@@ -1,0 +1,50 @@
+"""What `raptr plan` knows of a gain: every method of every finished comparison, as src/raptr/measured.json has it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from questions import Comparison, comparisons
+
+from raptr.config.load import load
+from raptr.results import read_folder
+
+FILE = Path(__file__).parents[2] / "src" / "raptr" / "measured.json"
+
+
+def points(stored: Path) -> str:
+    """The file's text: each finished comparison's methods against its baseline, in the order of the questions."""
+    found = [point for one in comparisons([]) if is_finished(one, stored / one.name) for point in of(stored / one.name)]
+    return json.dumps(found, indent=1) + "\n"
+
+
+def is_finished(comparison: Comparison, folder: Path) -> bool:
+    """Whether all its runs are kept."""
+    return all((folder / name / "result.json").exists() for name in [*comparison.trials(), *comparison.runs()])
+
+
+def of(folder: Path) -> Iterator[dict[str, Any]]:
+    """The points of a comparison; of one seed, or of a method that diverged, there is none."""
+    found = read_folder(folder)
+    (baseline,) = (method for method in found.methods if method.key == found.baseline)
+    for method in found.methods:
+        loss = method.outcome.loss
+        if method is baseline or loss.difference is None or loss.difference_interval is None:
+            continue
+        run, config = method.runs[0], load(method.runs[0].folder / "config.yaml")
+        low, high = loss.difference_interval
+        yield {
+            "comparison": found.name,
+            "method": config.settings(method.key).method,
+            "name": config.settings(method.key).told(),
+            "objective": config.objective.name,
+            "architecture": run.info["model"]["architecture"],
+            "layers": sum(len(stack) for stack in baseline.runs[0].info["flops"]["layers"]),
+            "parameters": baseline.runs[0].info["model"]["layer_parameters"],
+            "tokens": baseline.outcome.costs["tokens"],
+            "difference": round(loss.difference, 4),
+            "low": round(low, 4),
+            "high": round(high, 4),
+            "seeds": method.outcome.pairs,
+        }

@@ -1,0 +1,168 @@
+"""What was measured of the methods' gain, and what it says of a run that is planned.
+
+Every point is a method of a finished comparison at equal total FLOPs, of benchmarks/evidence; docs/results.md shows all
+of them. Between sizes nothing is computed: what is said of a run is what was found at the nearest size and length, and
+how far away that is.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from raptr.report.units import decimal, quantity
+
+if TYPE_CHECKING:
+    from raptr.train.task import Planned
+
+FILE = "measured.json"
+
+NEAR = 2.0
+"""Up to this factor in size and in length, a point is taken to speak of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a gain depends on, as far as it is known.
+
+    Attributes:
+        objective: causal, masked or denoising.
+        layers: of all stacks.
+        parameters: in the layers.
+        tokens: of full training for as many FLOPs as the run has.
+    """
+
+    objective: str
+    layers: int
+    parameters: int
+    tokens: float
+
+    @property
+    def horizon(self) -> float:
+        """Tokens for each parameter of the layers."""
+        return self.tokens / self.parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point(Setting):
+    """A method's loss against full training's, at equal total FLOPs.
+
+    Attributes:
+        comparison: in which it was measured.
+        method: its key, as in ``raptr methods``.
+        name: of the method with its settings.
+        architecture: of the model.
+        difference: of the final validation losses in nats per token, paired by seed; below 0 is a gain.
+        low: the lower end of its 95 % interval.
+        high: the upper end.
+        seeds: of each of both.
+    """
+
+    comparison: str
+    method: str
+    name: str
+    architecture: str
+    difference: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def verdict(self) -> str:
+        """What the interval allows to say."""
+        if self.low <= 0 <= self.high:
+            return "undecided"
+        return "ahead of full training" if self.high < 0 else "behind full training"
+
+    def distance(self, setting: Setting) -> tuple[float, float]:
+        """By which factors, of 1 and more, parameters and tokens for each of them differ."""
+        return _factor(self.parameters, setting.parameters), _factor(self.horizon, setting.horizon)
+
+
+@cache
+def points() -> tuple[Point, ...]:
+    """All that was measured."""
+    text = (resources.files("raptr") / FILE).read_text(encoding="utf-8")
+    return tuple(Point(**point) for point in json.loads(text))
+
+
+def outlook_of(run: "Planned") -> list[str]:
+    """`outlook` of what a config would train."""
+    layers = sum(run.plan.shape.layers)
+    setting = Setting(objective=run.objective, layers=layers, parameters=run.parameters, tokens=run.tokens)
+    return outlook(run.method, run.name, setting)
+
+
+def nearest(method: str, name: str, setting: Setting, among: Iterable[Point] | None = None) -> Point | None:
+    """The point that says most of a run: of its method and objective, with its settings if they were measured.
+
+    Args:
+        method: its key.
+        name: of the method with its settings.
+        setting: of the run.
+        among: points to choose from; by default all.
+    """
+    known = points() if among is None else among
+    found = [point for point in known if (point.method, point.objective) == (method, setting.objective)]
+    return min(found, key=lambda point: (point.name != name, math.prod(point.distance(setting))), default=None)
+
+
+def outlook(method: str, name: str, setting: Setting, among: Iterable[Point] | None = None) -> list[str]:
+    """Whether a gain at equal total FLOPs is to be expected of a run, and how sure that is, in lines of text.
+
+    Args:
+        method: its key.
+        name: of the method with its settings.
+        setting: of the run.
+        among: points to choose from; by default all.
+
+    Example:
+        >>> run = Setting(objective="causal", layers=12, parameters=85_000_000, tokens=2e9)
+        >>> outlook("raptr", "RaPTr 6-8-10-12", run, among=())
+        ['Whether it gains at equal FLOPs is not known: this method was not measured with this objective.']
+    """
+    if method == "full":
+        return []
+    point = nearest(method, name, setting, among)
+    if point is None:
+        return ["Whether it gains at equal FLOPs is not known: this method was not measured with this objective."]
+    wider, longer = point.distance(setting)
+    far = max(wider, longer) > NEAR
+    other = "" if point.name == name else f" ({point.name})"
+    said = {
+        "undecided": "neither a gain nor a loss was decided",
+        "ahead of full training": "a gain was measured",
+        "behind full training": "a loss was measured",
+    }[point.verdict]
+    difference, low, high = (decimal(value, 3, signed=True) for value in (point.difference, point.low, point.high))
+    first = (
+        f"At equal FLOPs {said} at the nearest size{other}: {difference} nats a token ({low} to {high}, 95 % over "
+        f"{point.seeds} seeds). {_told(point)}, {point.objective} {point.architecture}."
+    )
+    if far:
+        how = f"{_apart(point, setting)}, so that says little of it; compare at your size before you rely on it."
+    else:
+        how = "near enough to expect the same, as far as one text and one model tell."
+    return [first, f"This run has {_told(setting)}: {how}"]
+
+
+def _told(setting: Setting) -> str:
+    parameters = f"{quantity(setting.parameters)} parameters in {setting.layers} layers"
+    return f"{parameters}, {setting.horizon:.3g} tokens for each"
+
+
+def _apart(point: Point, setting: Setting) -> str:
+    wider, longer = point.distance(setting)
+    said = []
+    if wider > NEAR:
+        said.append(f"{wider:.3g} times as {'large' if setting.parameters > point.parameters else 'small'}")
+    if longer > NEAR:
+        said.append(f"{longer:.3g} times as {'long' if setting.horizon > point.horizon else 'short'}")
+    return " and ".join(said)
+
+
+def _factor(one: float, other: float) -> float:
+    return max(one, other) / min(one, other) if min(one, other) > 0 else math.inf

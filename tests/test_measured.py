@@ -1,0 +1,93 @@
+"""What `raptr plan` says of a gain: the nearest measurement, how it came out, and how far away it is."""
+
+import dataclasses
+import math
+
+import pytest
+
+from raptr.measured import Point, Setting, nearest, outlook, points
+from raptr.plan import METHODS
+
+RUN = Setting(objective="causal", layers=12, parameters=150_000, tokens=3_000_000)
+
+
+def point(name: str = "RaPTr 6-8-10-12", **changes: object) -> Point:
+    given = {
+        "comparison": "one",
+        "method": "raptr",
+        "name": name,
+        "architecture": "llama",
+        "objective": "causal",
+        "layers": 12,
+        "parameters": 150_000,
+        "tokens": 3_000_000,
+        "difference": 0.02,
+        "low": 0.01,
+        "high": 0.03,
+        "seeds": 3,
+    }
+    return Point(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def test_every_stored_point_is_of_a_method_and_holds_its_difference() -> None:
+    for one in points():
+        assert one.method in {*METHODS, "smaller"} - {"full"}
+        assert one.low <= one.difference <= one.high
+        assert min(one.seeds, one.layers, one.parameters, one.tokens) >= 1
+        assert one.objective in ("causal", "masked", "denoising")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "said"),
+    [
+        (0.01, 0.03, "behind full training", "a loss was measured"),
+        (-0.03, -0.01, "ahead of full training", "a gain was measured"),
+        (-0.01, 0.05, "undecided", "neither a gain nor a loss was decided"),
+        (0.0, 0.05, "undecided", "neither a gain nor a loss was decided"),
+    ],
+)
+def test_the_verdict_is_that_of_the_interval(low: float, high: float, verdict: str, said: str) -> None:
+    one = point(difference=(low + high) / 2, low=low, high=high)
+    assert one.verdict == verdict
+    assert said in outlook("raptr", one.name, RUN, [one])[0]
+
+
+def test_the_same_recipe_comes_before_a_nearer_one() -> None:
+    same, nearer = point(parameters=600_000), point("RaPTr 9-12")
+    assert nearest("raptr", "RaPTr 6-8-10-12", RUN, [nearer, same]) == same
+    assert nearest("raptr", "RaPTr 3-12", RUN, [same, nearer]) == nearer
+    assert nearest("raptr", "RaPTr 6-8-10-12", RUN, [point(objective="masked"), point(method="pld")]) is None
+
+
+def test_distance_counts_size_and_length_by_themselves() -> None:
+    """By hand: 4 times the parameters and as many tokens are 4 times as large and a quarter as long."""
+    larger = dataclasses.replace(RUN, parameters=4 * RUN.parameters)
+    assert point().distance(larger) == (4.0, 4.0)
+    assert point().distance(RUN) == (1.0, 1.0)
+    assert point().distance(dataclasses.replace(RUN, tokens=0)) == (1.0, math.inf)
+
+
+def test_what_is_far_away_says_little_and_by_how_much() -> None:
+    larger = dataclasses.replace(RUN, parameters=100 * RUN.parameters, tokens=50 * RUN.tokens)
+    first, second = outlook("raptr", "RaPTr 6-8-10-12", larger, [point()])
+    assert "+0.020 nats a token (+0.010 to +0.030, 95 % over 3 seeds)" in first
+    assert "150 k parameters in 12 layers, 20 tokens for each, causal llama." in first
+    assert "15.0 M parameters in 12 layers, 10 tokens for each: 100 times as large, so that says little" in second
+    shorter = dataclasses.replace(RUN, tokens=RUN.tokens / 10)
+    assert ": 10 times as short, so" in outlook("raptr", "RaPTr 6-8-10-12", shorter, [point()])[1]
+
+
+def test_what_is_near_is_said_to_be() -> None:
+    near = dataclasses.replace(RUN, parameters=int(1.5 * RUN.parameters), tokens=1.6 * RUN.tokens)
+    assert "near enough to expect the same" in outlook("raptr", "RaPTr 6-8-10-12", near, [point()])[1]
+
+
+def test_another_recipe_is_named() -> None:
+    assert "at the nearest size (RaPTr 6-8-10-12): " in outlook("raptr", "RaPTr 3-12", RUN, [point()])[0]
+    assert "at the nearest size: " in outlook("raptr", "RaPTr 6-8-10-12", RUN, [point()])[0]
+
+
+def test_nothing_is_said_of_full_training_and_nothing_known_is_said() -> None:
+    assert outlook("full", "Full", RUN, [point()]) == []
+    (line,) = outlook("pld", "PLD", RUN, [point()])
+    assert "is not known" in line
