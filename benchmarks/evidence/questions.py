@@ -1,4 +1,4 @@
-"""The questions, and the comparisons that answer them: each is `base.yaml` with some values and some of its entries."""
+"""The questions, and the comparisons that answer them: each is a base file with some values and some of its entries."""
 
 import os
 from collections.abc import Iterator
@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from raptr.compare.sweep import SEEDS_FROM, combinations, parse_sweep, trial_name
-
-BASE = Path(os.path.relpath(Path(__file__).parent / "base.yaml"))  # as a command from here would say it
 
 STABLE = (
     "training.lr_scheduler_type=warmup_stable_decay",
@@ -24,10 +22,11 @@ class Comparison:
     Attributes:
         name: of it, and of its folder.
         methods: names of entries; the first is what the others are compared with.
-        values: that are other than in `base.yaml`.
+        values: that are other than in the base file.
         sweep: what is tuned for every method, as options of `--sweep`.
         tuning_seeds: of each trial.
         seeds: of the reported runs.
+        base: the name of its file.
     """
 
     name: str
@@ -36,6 +35,12 @@ class Comparison:
     sweep: tuple[str, ...] = ()
     tuning_seeds: int = 1
     seeds: int = 3
+    base: str = "base.yaml"
+
+    @property
+    def config(self) -> str:
+        """The base file, as a command from here would say it."""
+        return os.path.relpath(Path(__file__).parent / self.base)
 
     def command(self, folder: Path, *more: str) -> list[str]:
         """The arguments of `raptr`."""
@@ -45,7 +50,7 @@ class Comparison:
         methods = ["--methods", ",".join(self.methods), "--seeds", str(self.seeds)]
         return [
             "compare",
-            str(BASE),
+            self.config,
             f"name={self.name}",
             *self.values,
             *methods,
@@ -85,17 +90,33 @@ class Question:
     comparisons: tuple[Comparison, ...]
 
 
-CHOSEN = "training.learning_rate=2e-2"
+RATE = "training.learning_rate"
+
+CHOSEN = f"{RATE}=2e-2"
 """The rate that `tuned` chose for full training."""
 
-RATES = "training.learning_rate=6e-3,1e-2,2e-2,3e-2"
+POST, PRE = ("model.architecture=bert",), ("model.architecture=roberta-prelayernorm",)
+
+
+def width(number: int) -> tuple[str, ...]:
+    """The values of a wider model of the first question: heads of 32, and 8/3 of the width in the MLP."""
+    inside = {64: 176, 128: 344, 256: 688}[number]
+    sizes = {"hidden_size": number, "intermediate_size": inside}
+    heads = {"num_attention_heads": number // 32, "num_key_value_heads": number // 32}
+    return tuple(f"model.config.{name}={value}" for name, value in {**sizes, **heads}.items())
+
+
+def steps(number: int) -> str:
+    """Of full training."""
+    return f"training.max_steps={number}"
+
 
 QUESTIONS = (
     Question(
         name="recipe",
         asked="Which choice moves RaPTr's difference from full training at equal total FLOPs, and by how much?",
         comparisons=(
-            Comparison(name="tuned", methods=("full", "raptr"), sweep=(RATES,), tuning_seeds=2),
+            Comparison(name="tuned", methods=("full", "raptr"), sweep=(f"{RATE}=6e-3,1e-2,2e-2,3e-2",), tuning_seeds=2),
             Comparison(
                 name="recipes",
                 methods=(
@@ -122,6 +143,69 @@ QUESTIONS = (
                 name="micro",
                 methods=("full", "raptr", "micro"),
                 values=(CHOSEN, "training.per_device_train_batch_size=8", "training.gradient_accumulation_steps=2"),
+            ),
+        ),
+    ),
+    Question(
+        name="horizon",
+        asked="At which width and after how many tokens for each parameter does RaPTr gain?",
+        comparisons=(
+            Comparison(name="32_at_2", methods=("full", "raptr"), values=(CHOSEN, steps(147))),
+            Comparison(name="32_at_8", methods=("full", "raptr"), values=(CHOSEN, steps(590))),
+            Comparison(name="32_at_20", methods=("full", "raptr"), values=(CHOSEN, steps(1475))),
+            Comparison(
+                name="64_at_2",
+                methods=("full", "raptr"),
+                values=(*width(64), steps(580)),
+                sweep=(f"{RATE}=6e-3,1e-2,2e-2",),
+            ),
+        ),
+    ),
+    Question(
+        name="method",
+        asked="Which method ends lowest at full training's FLOPs?",
+        comparisons=(
+            Comparison(
+                name="methods",
+                methods=(
+                    "full",
+                    "constant_size",
+                    "reversed",
+                    "pld",
+                    "layerdrop",
+                    "stochastic_depth",
+                    "sequence_layer_dropout",
+                    "gradual_stacking",
+                    "midas",
+                    "gstack",
+                    "late_expansion",
+                ),
+                values=(CHOSEN,),
+            ),
+            Comparison(
+                name="widths",
+                methods=("full", "raptr", "width_raptr", "depth_width_raptr"),
+                values=(CHOSEN, "model.config.num_attention_heads=4", "model.config.num_key_value_heads=4"),
+            ),
+        ),
+    ),
+    Question(
+        name="bert",
+        asked="Is it the same for BERT, with the norm after the layer as in the paper, and before it?",
+        comparisons=(
+            Comparison(
+                name="post_norm",
+                methods=("full", "raptr"),
+                values=POST,
+                sweep=(f"{RATE}=1e-3,3e-3,6e-3,1e-2",),
+                base="bert.yaml",
+            ),
+            Comparison(
+                name="pre_norm",
+                methods=("full", "raptr"),
+                values=PRE,
+                sweep=(f"{RATE}=3e-3,6e-3,1e-2,2e-2",),
+                base="bert.yaml",
             ),
         ),
     ),

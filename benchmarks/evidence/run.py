@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from questions import BASE, Comparison, comparisons
+from questions import Comparison, comparisons
 from store import bring_back, keep
 
 from raptr.data.encoding import cores
@@ -67,7 +67,7 @@ class Runner:
     def _prepare(self, comparison: Comparison) -> None:
         """Make the data before several processes want it."""
         values = [*comparison.values, *self._more]
-        if self._start(["data", str(BASE), f"name={comparison.name}", *values]).wait():
+        if self._start(["data", comparison.config, f"name={comparison.name}", *values]).wait():
             raise SystemExit(f"{comparison.name}: its data could not be made; {self._work / 'log.txt'} says why")
 
     def _train(self, comparison: Comparison, folder: Path, names: list[str]) -> set[int]:
