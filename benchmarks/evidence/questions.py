@@ -38,6 +38,11 @@ class Comparison:
     base: str = "base.yaml"
 
     @property
+    def needs_gpu(self) -> bool:
+        """Whether its runs would take days without one."""
+        return self.base == "gpu.yaml"
+
+    @property
     def config(self) -> str:
         """The base file, as a command from here would say it."""
         return os.path.relpath(Path(__file__).parent / self.base)
@@ -206,6 +211,35 @@ QUESTIONS = (
                 values=PRE,
                 sweep=(f"{RATE}=3e-3,6e-3,1e-2,2e-2",),
                 base="bert.yaml",
+            ),
+        ),
+    ),
+    Question(
+        name="gpu",
+        asked="Does it gain at widths 512 and 768, and which method does?",
+        comparisons=(  # seconds a run on an H100 or H200, expected at 150 and 250 TFLOP/s: 120 and 370
+            Comparison(
+                name="512_at_2",
+                methods=("full", "raptr"),
+                sweep=(f"{RATE}=1e-3,2e-3,4e-3",),
+                base="gpu.yaml",
+            ),
+            Comparison(
+                name="512_methods",
+                methods=("full", "last_40", "constant_size", "gradual_stacking", "midas", "late_expansion", "smaller"),
+                base="gpu.yaml",
+            ),
+            Comparison(
+                name="768_at_2",
+                methods=("full", "raptr"),
+                values=(
+                    "model.config.hidden_size=768",
+                    "model.config.intermediate_size=2048",
+                    "model.config.num_attention_heads=12",
+                    "model.config.num_key_value_heads=12",
+                    steps(2600),
+                ),
+                base="gpu.yaml",
             ),
         ),
     ),

@@ -3,6 +3,7 @@
     python benchmarks/evidence/run.py                           # all of them: days
     python benchmarks/evidence/run.py recipe --max-minutes 60   # one question, for an hour; the same command goes on
     python benchmarks/evidence/run.py tuned --workers 1         # one comparison, with all cores for each run
+    python benchmarks/evidence/run.py gpu --workers 1 --max-minutes 9    # on a machine with one GPU
     python benchmarks/evidence/run.py --list                    # what there is, and what is missing
     python benchmarks/evidence/run.py --tiny --stored X         # a few steps of each, to see that it works
 
@@ -18,12 +19,24 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from questions import Comparison, comparisons
 from store import bring_back, keep
 
 from raptr.data.encoding import cores
 
 STORED = Path(__file__).parent / "stored"
+
+TINY = (
+    "training.use_cpu=true",
+    "training.max_steps=8",
+    "training.per_device_train_batch_size=2",
+    "data.max_bytes=200_000",
+    "data.tokenizer=512",
+    "data.sequence_length=32",
+    "evaluation.sequences=8",
+)
+"""Values of a run of seconds, on the CPU."""
 
 STOPPED = 75
 """The exit code of a run that was stopped by the clock."""
@@ -115,14 +128,15 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="what there is and what is missing; nothing is run")
     parser.add_argument("--tiny", action="store_true", help="eight steps of each run; give another --stored and --work")
     args = parser.parse_args()
-    tiny = ("training.max_steps=8", "data.max_bytes=200_000", "data.tokenizer=512", "evaluation.sequences=8")
-    runner = Runner(args.stored, args.work, args.workers, args.max_minutes, tiny if args.tiny else ())
+    runner = Runner(args.stored, args.work, args.workers, args.max_minutes, TINY if args.tiny else ())
     ended = True
     for comparison in comparisons(args.names):
         names = [*comparison.trials(), *comparison.runs()]
         missing = runner.missing(comparison, names)
         print(f"{comparison.name}: {len(names)} runs, {len(missing)} missing", flush=True)
-        if not args.list:
+        if comparison.needs_gpu and not (args.list or args.tiny or torch.cuda.is_available()):
+            print(f"{comparison.name}: left out, it needs a GPU", flush=True)
+        elif not args.list:
             ended = runner.run(comparison) and ended
     return 0 if ended else STOPPED
 
