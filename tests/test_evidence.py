@@ -5,6 +5,8 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -88,6 +90,19 @@ def test_a_comparison_is_run_kept_and_not_run_again(tmp_path: Path, monkeypatch:
     said = draw.part_of(more, stored / "tiny")
     assert "one seed: no interval" in said
     assert "| zero | 5 |" in said
+
+
+def test_a_recipe_is_compared_with_another_one_by_seed() -> None:
+    """By hand: differences of 0.1 and 0.3, mean 0.2, and t(0.975, 1) = 12.706 times 0.1 around it."""
+
+    def of(seeds: tuple[int, ...], values: tuple[float | None, ...]) -> Any:
+        return SimpleNamespace(outcome=SimpleNamespace(seeds=seeds, loss=SimpleNamespace(values=values)))
+
+    one, other = of((0, 1, 2), (3.1, 3.4, 9.9)), of((1, 0), (3.1, 3.0))
+    assert draw.from_other(one, other) == "+0.200 (−1.071 to +1.471)"
+    assert draw.from_other(other, other) == ""
+    assert draw.from_other(of((5,), (3.0,)), other) == ""
+    assert draw.from_other(of((0,), (None,)), other) == ""
 
 
 def test_a_run_that_fails_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

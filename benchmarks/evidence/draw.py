@@ -23,6 +23,7 @@ from raptr.report.units import count, decimal, quantity, share, share_interval
 from raptr.results import read_folder
 from raptr.results.folder import Comparison as Found
 from raptr.results.folder import Method
+from raptr.results.statistics import mean, t_interval
 
 ROOT = Path(__file__).parents[2]
 STORED = Path(__file__).parent / "stored"
@@ -68,7 +69,14 @@ def part_of(comparison: Comparison, folder: Path) -> str:
         return f"Not finished: {there} of {len(names)} runs, all of them to choose with."
     found = read_folder(folder)
     whole = there == len(names)
-    parts = [where(found, comparison), table(HEAD, (row(method, found) for method in found.methods if method.runs))]
+    other = next((method for method in found.methods if method.key == comparison.beside and method.runs), None)
+    head = (*HEAD, f"difference from {other.key} (95 %)") if other else HEAD
+    rows = [
+        (*row(method, found), *([from_other(method, other)] if other else []))
+        for method in found.methods
+        if method.runs
+    ]
+    parts = [where(found, comparison), table(head, rows)]
     if tried := trials(found):
         parts.append(tried)
     if whole:
@@ -92,6 +100,18 @@ def row(method: Method, found: Found) -> tuple[str, ...]:
     chosen = found.sweep.chosen[method.key] if found.sweep else {}
     name = ", ".join([method.key, *(f"{key.split('.')[-1]} {value:g}" for key, value in chosen.items())])
     return (name, count(outcome.costs["steps"]), bounds(loss.mean, loss.interval), difference, outcome.verdict, saved)
+
+
+def from_other(method: Method, other: Method) -> str:
+    """A method's paired difference from one that is not the baseline."""
+    theirs = dict(zip(other.outcome.seeds, other.outcome.loss.values, strict=True))
+    pairs = [
+        (ours, theirs.get(seed)) for seed, ours in zip(method.outcome.seeds, method.outcome.loss.values, strict=True)
+    ]
+    differences = [ours - its for ours, its in pairs if ours is not None and its is not None]
+    if method is other or not differences:
+        return ""
+    return bounds(mean(differences), t_interval(differences), signed=True)
 
 
 def bounds(value: float | None, ends: tuple[float, float] | None, *, signed: bool = False) -> str:

@@ -10,7 +10,7 @@ from raptr.compare.sweep import SEEDS_FROM, combinations, parse_sweep, trial_nam
 
 STABLE = (
     "training.lr_scheduler_type=warmup_stable_decay",
-    "training.lr_scheduler_kwargs={num_decay_steps: 250, decay_type: linear}",
+    "training.lr_scheduler_kwargs={num_decay_steps: 175, decay_type: linear}",
 )
 """Constant, then a decay over the last quarter of the run, which is the last stage of 6-8-10-12."""
 
@@ -27,6 +27,7 @@ class Comparison:
         tuning_seeds: of each trial.
         seeds: of the reported runs.
         base: the name of its file.
+        beside: a method with which the others are compared too, where the question is what changes it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Comparison:
     tuning_seeds: int = 1
     seeds: int = 3
     base: str = "base.yaml"
+    beside: str = ""
 
     @property
     def needs_gpu(self) -> bool:
@@ -121,7 +123,7 @@ QUESTIONS = (
         name="recipe",
         asked="Which choice moves RaPTr's difference from full training at equal total FLOPs, and by how much?",
         comparisons=(
-            Comparison(name="tuned", methods=("full", "raptr"), sweep=(f"{RATE}=6e-3,1e-2,2e-2,3e-2",), tuning_seeds=2),
+            Comparison(name="tuned", methods=("full", "raptr"), sweep=(f"{RATE}=6e-3,1e-2,2e-2",)),
             Comparison(
                 name="recipes",
                 methods=(
@@ -142,12 +144,16 @@ QUESTIONS = (
                     "smaller",
                 ),
                 values=(CHOSEN,),
+                beside="raptr",
             ),
-            Comparison(name="stable", methods=("full", "raptr", "last_40", "smaller"), values=(CHOSEN, *STABLE)),
+            Comparison(
+                name="stable", methods=("full", "raptr", "last_40", "smaller"), values=(CHOSEN, *STABLE), beside="raptr"
+            ),
             Comparison(
                 name="micro",
                 methods=("full", "raptr", "micro"),
                 values=(CHOSEN, "training.per_device_train_batch_size=8", "training.gradient_accumulation_steps=2"),
+                beside="raptr",
             ),
         ),
     ),
