@@ -24,7 +24,7 @@ from store import LINES, thinned  # noqa: E402
 
 sys.path.remove(str(EVIDENCE))
 
-TINY = ("training.max_steps=4", "data.max_bytes=200_000", "data.tokenizer=512", "evaluation.sequences=8")
+TINY = (*run.TINY, "training.max_steps=4")
 
 
 def test_the_page_is_what_is_kept() -> None:

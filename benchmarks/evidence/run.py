@@ -13,6 +13,7 @@ benchmarks/evidence/stored, without weights, and is not run again; anything else
 """
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -69,13 +70,20 @@ class Runner:
             missing = self.missing(comparison, names)
             if not missing:
                 continue
-            self._prepare(comparison)
+            if self._minutes() < 0.2:
+                return False
+            if self._workers > 1:
+                self._prepare(comparison)
             codes = self._train(comparison, folder, missing)
             if codes - {0, STOPPED}:
                 raise SystemExit(f"{comparison.name}: a run failed; {self._work / 'log.txt'} says why")
             if self.missing(comparison, names):
                 return False
         return True
+
+    def _minutes(self) -> float:
+        """Until the clock stops it."""
+        return math.inf if self._until is None else (self._until - time.monotonic()) / 60
 
     def _prepare(self, comparison: Comparison) -> None:
         """Make the data before several processes want it."""
@@ -85,9 +93,7 @@ class Runner:
 
     def _train(self, comparison: Comparison, folder: Path, names: list[str]) -> set[int]:
         """Give every worker its share of the runs, and keep what is finished while they work; their exit codes."""
-        left = [] if self._until is None else ["--max-minutes", f"{(self._until - time.monotonic()) / 60:.2f}"]
-        if self._until is not None and self._until - time.monotonic() < 10:
-            return {STOPPED}
+        left = [] if self._until is None else ["--max-minutes", f"{self._minutes():.2f}"]
         workers = []
         for share in (names[k :: self._workers] for k in range(min(self._workers, len(names)))):
             workers.append(self._start([*comparison.command(folder, "--only", ",".join(share), *left), *self._more]))

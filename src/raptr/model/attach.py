@@ -208,7 +208,7 @@ class AttachedModel:
                 yield
         finally:
             for selection, (parts, forced) in zip(self._selections, before, strict=True):
-                selection.set(parts, forced=forced)
+                selection.keep(parts, forced=forced)
 
     @contextmanager
     def trial(self) -> Iterator[None]:
@@ -318,7 +318,7 @@ class AttachedModel:
     def _set(self, subnetwork: Subnetwork, *, forced: bool) -> None:
         self._widths.choose(subnetwork, self._selections, forced=forced)
         for i, selection in enumerate(self._selections):
-            selection.set(dict(subnetwork.kept(i)), forced=forced)
+            selection.keep(dict(subnetwork.kept(i)), forced=forced)
 
     def _owners(self) -> dict[int, list[Gate]]:
         """The gates of the layers that each parameter belongs to; parameters used elsewhere too are left out."""

@@ -39,9 +39,9 @@ class Selection:
     def __init__(self, layers: int) -> None:
         self._layers = layers
         self.ran: set[int] = set()
-        self.set(dict.fromkeys(range(layers), WHOLE))
+        self.keep(dict.fromkeys(range(layers), WHOLE))
 
-    def set(self, parts: dict[int, LayerPart], *, forced: bool = False) -> None:
+    def keep(self, parts: dict[int, LayerPart], *, forced: bool = False) -> None:
         """Run these layers, and of each what its part says."""
         self.parts, self.forced = parts, forced
         others = (layer for layer in range(self._layers) if parts.get(layer) != WHOLE)

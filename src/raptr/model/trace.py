@@ -216,7 +216,7 @@ def _rehearse(
     for stack, modules, verified in zip(stacks, blocks, found, strict=True):
         returns = Returns(stack.name, verified=True, pattern=verified.pattern)
         kept = dict(verified.required)
-        put_gates(modules, returns, kept).set(dict.fromkeys(kept, WHOLE), forced=True)
+        put_gates(modules, returns, kept).keep(dict.fromkeys(kept, WHOLE), forced=True)
     try:
         with torch.no_grad():
             run(ran.twin, ran.way)
