@@ -80,7 +80,7 @@ def part_of(comparison: Comparison, folder: Path) -> str:
     if tried := trials(found):
         parts.append(tried)
     if whole:
-        parts.append(f"![Final loss, and the difference from the baseline](results/{comparison.name}.png)")
+        parts.append(f"![Final validation loss: each seed, mean and 95 % interval](results/{comparison.name}.png)")
     else:
         parts.insert(0, f"Not finished: {there} of {len(names)} runs.")
     return "\n\n".join(parts)
