@@ -64,7 +64,7 @@ def main() -> None:
         },
         args.only,
     )
-    record(results, args.output, clock=clock.name, tiny=args.tiny, rounds=rounds, runs=whole)
+    record(results, args.output, args.only, clock=clock.name, tiny=args.tiny, rounds=rounds, runs=whole)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ ALLOWED = [
 def _house(folder: Path, imports: list[tuple[str, str]]) -> None:
     """A package of raptr's rooms, empty except for the given imports, each in a module of its own."""
     package = folder / "raptr"
-    for room in [*ROOMS, "terminal", "listing", "ending", "options", "cli", "config", "errors"]:
+    for room in [*ROOMS, "terminal", "listing", "ending", "options", "measured", "cli", "config", "errors"]:
         (package / room).mkdir(parents=True, exist_ok=True)
         (package / room / "__init__.py").touch()
     (package / "__init__.py").touch()

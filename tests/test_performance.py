@@ -22,6 +22,7 @@ import performance  # noqa: E402
 from speed import targets  # noqa: E402
 from speed.clock import Clock, in_turn, ratios  # noqa: E402
 from speed.memory import saved_bytes  # noqa: E402
+from speed.record import record  # noqa: E402
 
 sys.path.remove(str(ROOT / "benchmarks"))  # a script there has the name of a room of the tests
 
@@ -62,6 +63,21 @@ def numbers(answer: Any) -> Iterator[float]:
 def test_the_page_is_what_the_results_say() -> None:
     text = performance.PAGE.read_text(encoding="utf-8")
     assert performance.page(text, performance.RESULTS) == text
+
+
+def test_questions_asked_alone_keep_the_other_answers(tmp_path: Path) -> None:
+    file = tmp_path / "cpu.json"
+    record({"one": 1, "other": 2}, file, None, tiny=True)
+    first = json.loads(file.read_text(encoding="utf-8"))
+    record({"other": 3}, file, ["other"], tiny=True, rounds=7)
+    both = json.loads(file.read_text(encoding="utf-8"))
+    assert both["results"] == {"one": 1, "other": 3}
+    assert both["machine"] == first["machine"]
+    assert both["again"]["other"]["machine"]["rounds"] == 7
+    record({"other": 4}, file, ["other"], tiny=False)
+    assert json.loads(file.read_text(encoding="utf-8"))["results"] == {"other": 4}, (
+        "a tiny model says nothing of others"
+    )
 
 
 @pytest.mark.parametrize("script", ["cpu", "gpu"])

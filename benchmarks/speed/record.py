@@ -47,12 +47,25 @@ def rounded(answer: Any) -> Any:
     return float(f"{answer:.4g}") if isinstance(answer, float) else answer
 
 
-def record(results: dict[str, Any], output: Path, **facts: Any) -> None:
-    """Write results as JSON, with the command that was given, where it ran, and how busy the machine was."""
+def record(results: dict[str, Any], output: Path, only: Sequence[str] | None, **facts: Any) -> None:
+    """Write results as JSON, with the command that was given, where it ran, and how busy the machine was.
+
+    Where only some questions were asked, the file's other answers stay, and these are kept with a command and a machine
+    of their own.
+    """
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     machine = {**describe_environment(), **facts, "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None}
     if torch.cuda.is_available():
         machine["cuda"] = torch.version.cuda
     output.parent.mkdir(parents=True, exist_ok=True)
-    content = {"command": command, "machine": machine, "results": results}
+    content: dict[str, Any] = {"command": command, "machine": machine, "results": results}
+    if only and output.exists():
+        before = json.loads(output.read_text(encoding="utf-8"))
+        if before["machine"]["tiny"] == machine["tiny"]:
+            own = {name: {"command": command, "machine": machine} for name in results}
+            content = {
+                **before,
+                "results": {**before["results"], **results},
+                "again": {**before.get("again", {}), **own},
+            }
     output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
