@@ -17,6 +17,7 @@ from pathlib import Path
 import points
 from points import is_finished
 from questions import Comparison, comparisons
+from store import missing
 
 from raptr.report import write_report
 from raptr.report.units import count, decimal, quantity, share, share_interval
@@ -62,7 +63,7 @@ def page(text: str, stored: Path) -> str:
 def part_of(comparison: Comparison, folder: Path) -> str:
     """A comparison's table, with where it was run and the command."""
     names = [*comparison.trials(), *comparison.runs()]
-    there = sum((folder / name / "result.json").exists() for name in names)
+    there = len(names) - len(missing(folder, names))
     if not there:
         return NOT_RUN
     if not any((folder / name).is_dir() for name in comparison.runs()):

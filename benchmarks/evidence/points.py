@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from questions import Comparison, comparisons
+from store import missing
 
 from raptr.config.load import load
 from raptr.results import read_folder
@@ -21,7 +22,7 @@ def points(stored: Path) -> str:
 
 def is_finished(comparison: Comparison, folder: Path) -> bool:
     """Whether all its runs are kept."""
-    return all((folder / name / "result.json").exists() for name in [*comparison.trials(), *comparison.runs()])
+    return not missing(folder, [*comparison.trials(), *comparison.runs()])
 
 
 def of(folder: Path) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The questions, and the comparisons that answer them: each is a base file with some values and some of its entries."""
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -102,13 +103,10 @@ RATE = "training.learning_rate"
 CHOSEN = f"{RATE}=2e-2"
 """The rate that `tuned` chose for full training."""
 
-POST, PRE = ("model.architecture=bert",), ("model.architecture=roberta-prelayernorm",)
-
 
 def width(number: int) -> tuple[str, ...]:
-    """The values of a wider model of the first question: heads of 32, and 8/3 of the width in the MLP."""
-    inside = {64: 176, 128: 344, 256: 688}[number]
-    sizes = {"hidden_size": number, "intermediate_size": inside}
+    """A width of the first question's model: heads of 32, and 8/3 of it in the MLP, up to a multiple of 8."""
+    sizes = {"hidden_size": number, "intermediate_size": 8 * math.ceil(number / 3)}
     heads = {"num_attention_heads": number // 32, "num_key_value_heads": number // 32}
     return tuple(f"model.config.{name}={value}" for name, value in {**sizes, **heads}.items())
 
@@ -207,14 +205,14 @@ QUESTIONS = (
             Comparison(
                 name="post_norm",
                 methods=("full", "raptr"),
-                values=POST,
+                values=("model.architecture=bert",),
                 sweep=(f"{RATE}=1e-3,3e-3,6e-3,1e-2",),
                 base="bert.yaml",
             ),
             Comparison(
                 name="pre_norm",
                 methods=("full", "raptr"),
-                values=PRE,
+                values=("model.architecture=roberta-prelayernorm",),
                 sweep=(f"{RATE}=3e-3,6e-3,1e-2,2e-2",),
                 base="bert.yaml",
             ),

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from questions import Comparison, comparisons
-from store import bring_back, keep
+from store import bring_back, keep, missing
 
 from raptr.data.encoding import cores
 
@@ -60,21 +60,21 @@ class Runner:
 
     def missing(self, comparison: Comparison, names: list[str]) -> list[str]:
         """Those of its runs that are not kept."""
-        return [name for name in names if not (self._stored / comparison.name / name / "result.json").exists()]
+        return missing(self._stored / comparison.name, names)
 
     def run(self, comparison: Comparison) -> bool:
         """Train what is missing; whether all of it is there."""
         folder = self._work / comparison.name
         bring_back(self._stored / comparison.name, folder)
         for names in (comparison.trials(), comparison.runs()):  # the trials choose what the others are trained with
-            missing = self.missing(comparison, names)
-            if not missing:
+            left = self.missing(comparison, names)
+            if not left:
                 continue
             if self._minutes() < 0.2:
                 return False
             if self._workers > 1:
                 self._prepare(comparison)
-            codes = self._train(comparison, folder, missing)
+            codes = self._train(comparison, folder, left)
             if codes - {0, STOPPED}:
                 raise SystemExit(f"{comparison.name}: a run failed; {self._work / 'log.txt'} says why")
             if self.missing(comparison, names):
@@ -93,19 +93,19 @@ class Runner:
 
     def _train(self, comparison: Comparison, folder: Path, names: list[str]) -> set[int]:
         """Give every worker its share of the runs, and keep what is finished while they work; their exit codes."""
-        left = [] if self._until is None else ["--max-minutes", f"{self._minutes():.2f}"]
+        limit = [] if self._until is None else ["--max-minutes", f"{self._minutes():.2f}"]
         workers = []
         for share in (names[k :: self._workers] for k in range(min(self._workers, len(names)))):
-            workers.append(self._start([*comparison.command(folder, "--only", ",".join(share), *left), *self._more]))
-        missing = names
-        while missing:
+            workers.append(self._start([*comparison.command(folder, "--only", ",".join(share), *limit), *self._more]))
+        left = names
+        while left:
             working = any(worker.poll() is None for worker in workers)
             keep(folder, self._stored / comparison.name)
-            still = self.missing(comparison, missing)
-            for name in missing:
+            still = self.missing(comparison, left)
+            for name in left:
                 if name not in still:
                     print(f"{comparison.name}: {name}", flush=True)
-            missing = still
+            left = still
             if not working:
                 break
             time.sleep(2)
@@ -138,8 +138,7 @@ def main() -> int:
     ended = True
     for comparison in comparisons(args.names):
         names = [*comparison.trials(), *comparison.runs()]
-        missing = runner.missing(comparison, names)
-        print(f"{comparison.name}: {len(names)} runs, {len(missing)} missing", flush=True)
+        print(f"{comparison.name}: {len(names)} runs, {len(runner.missing(comparison, names))} missing", flush=True)
         if comparison.needs_gpu and not (args.list or args.tiny or torch.cuda.is_available()):
             print(f"{comparison.name}: left out, it needs a GPU", flush=True)
         elif not args.list:

@@ -6,13 +6,18 @@ curves of the validation loss are whole, those of the training loss are coarse.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 LINES = 40
 
 OF_A_RUN = ("config.yaml", "run.json", "result.json")
 OF_A_COMPARISON = ("comparison.yaml", "comparison.json", "clock.json", "sweep.json")
+
+
+def missing(folder: Path, names: Iterable[str]) -> list[str]:
+    """Those of these runs that are not kept in a comparison's folder."""
+    return [name for name in names if not (folder / name / "result.json").exists()]
 
 
 def finished(folder: Path) -> Iterator[Path]:

@@ -74,8 +74,8 @@ class Point(Setting):
     def verdict(self) -> str:
         """What the interval allows to say."""
         if self.low <= 0 <= self.high:
-            return "undecided"
-        return "ahead of full training" if self.high < 0 else "behind full training"
+            return "neither a gain nor a loss was decided"
+        return f"a {'gain' if self.high < 0 else 'loss'} was measured"
 
     def distance(self, setting: Setting) -> tuple[float, float]:
         """By which factors, of 1 and more, parameters and tokens for each of them differ."""
@@ -132,15 +132,10 @@ def outlook(method: str, name: str, setting: Setting, among: Iterable[Point] | N
     wider, longer = point.distance(setting)
     far = max(wider, longer) > NEAR
     other = "" if point.name == name else f" ({point.name})"
-    said = {
-        "undecided": "neither a gain nor a loss was decided",
-        "ahead of full training": "a gain was measured",
-        "behind full training": "a loss was measured",
-    }[point.verdict]
     difference, low, high = (decimal(value, 3, signed=True) for value in (point.difference, point.low, point.high))
     first = (
-        f"At equal FLOPs {said} at the nearest size{other}: {difference} nats a token ({low} to {high}, 95 % over "
-        f"{point.seeds} seeds). {_told(point)}, {point.objective} {point.architecture}."
+        f"At equal FLOPs {point.verdict} at the nearest size{other}: {difference} nats a token ({low} to {high}, "
+        f"95 % over {point.seeds} seeds). {_told(point)}, {point.objective} {point.architecture}."
     )
     if far:
         how = f"{_apart(point, setting)}, so that says little of it; compare at your size before you rely on it."

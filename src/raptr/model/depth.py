@@ -67,11 +67,6 @@ class Gate:
     required: bool = False
 
     @property
-    def kept(self) -> bool:
-        """Whether the layer is part of the subnetwork."""
-        return self.layer in self.selection.parts
-
-    @property
     def ran(self) -> bool:
         """Whether the layer ran with gradients since the last optimizer step."""
         return self.layer in self.selection.ran

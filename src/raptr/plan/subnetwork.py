@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,14 @@ class SequenceKey(NamedTuple):
         return tuple(chosen.tolist()) or (int(words.argmin()),)
 
 
+def _is_factor(value: Any) -> bool:
+    """Whether it is a finite number above 0."""
+    try:
+        return bool(0 < value < _INF)
+    except TypeError:
+        return False
+
+
 class _Part(NamedTuple):
     scale: float
     heads: tuple[int, ...] | None
@@ -94,13 +102,16 @@ class LayerPart(_Part):
             _check_kept("heads", heads)
         if neurons is not None:
             _check_kept("neurons", neurons)
-        try:
-            scaled = 0 < scale < _INF and 0 < head_scale < _INF and 0 < neuron_scale < _INF
-            shared = share == 1 or (0 < share < 1 and isinstance(sequences, SequenceKey))
-        except TypeError:
-            scaled = shared = False
-        if not (scaled and shared):
-            _refuse_numbers((scale, head_scale, neuron_scale), share, sequences)
+        if not (_is_factor(scale) and _is_factor(head_scale) and _is_factor(neuron_scale)):
+            raise RaptrError(
+                f"scales {scale!r}, {head_scale!r} and {neuron_scale!r} of a layer: "
+                "each must be a finite number above 0."
+            )
+        if share != 1 and not (_is_factor(share) and share < 1 and isinstance(sequences, SequenceKey)):
+            raise RaptrError(
+                f"a layer was to run on a share of {share!r} of the sequences, drawn from {sequences!r}; give a number "
+                "above 0 and up to 1, and where it is not 1 a SequenceKey that says what they are drawn from."
+            )
         drawn = None if share == 1 else sequences
         return super().__new__(cls, scale, heads, neurons, head_scale, neuron_scale, share, drawn)
 
@@ -301,20 +312,6 @@ def _checked(given: Any, sizes: tuple[int, ...]) -> tuple[tuple[LayerPart, ...],
 
 def _needed(parts: tuple[tuple[LayerPart, ...], ...]) -> tuple[tuple[LayerPart, ...], ...]:
     return () if all(part is WHOLE or part == WHOLE for each in parts for part in each) else parts
-
-
-def _refuse_numbers(scales: tuple[Any, ...], share: Any, sequences: Any) -> NoReturn:
-    try:
-        scaled = all(0 < scale < _INF for scale in scales)
-    except TypeError:
-        scaled = False
-    if not scaled:
-        one, heads, neurons = scales
-        raise RaptrError(f"scales {one!r}, {heads!r} and {neurons!r} of a layer: each must be a finite number above 0.")
-    raise RaptrError(
-        f"a layer was to run on a share of {share!r} of the sequences, drawn from {sequences!r}; give a number above 0 "
-        "and up to 1, and where it is not 1 a SequenceKey that says what they are drawn from."
-    )
 
 
 def _check_kept(name: str, kept: Any) -> None:
