@@ -106,20 +106,23 @@ class Run:
         return differences(self.peace, self.fire)
 
     def _start(self, folder: Path) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "raptr", "train", str(self._file), "--output", str(folder)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        return subprocess.Popen(
-            [*command, "--cache", str(self._cache)],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return started(["train", str(self._file), "--output", str(folder), "--cache", str(self._cache)])
 
     def _finished(self, process: "subprocess.Popen[str]") -> None:
         _, said = process.communicate()
         if process.returncode != 0:
             raise SystemExit(f"{self.name}: exit code {process.returncode}\n{said}")
+
+
+def started(arguments: list[str]) -> "subprocess.Popen[str]":
+    """The `raptr` command, in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "raptr", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def recorded(folder: Path) -> int:

@@ -1,17 +1,15 @@
 """A comparison that is killed again and again ends as one that was not. Real processes, real SIGKILL."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import started
 from raptr.config import dump
 from runs import metrics, timeless, tiny
 
@@ -31,7 +29,14 @@ RUNS = ("full-seed0", "raptr-seed0", "full-seed1", "raptr-seed1")
 
 def command(config: Path, folder: Path, cache: Path) -> list[str]:
     options = ["--methods", "full,raptr", "--seeds", "2", "--output", str(folder), "--cache", str(cache)]
-    return [sys.executable, "-m", "raptr", "compare", str(config), *options]
+    return ["compare", str(config), *options]
+
+
+def ended(arguments: list[str]) -> None:
+    """Run a command to its end."""
+    process = started.raptr(arguments)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
 
 
 def written(folder: Path) -> int:
@@ -54,21 +59,14 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(
-    config: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, cache: Path
-) -> Path:
+def uninterrupted(config: Path, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "comparison"
-    subprocess.run(command(config, folder, cache), env=environment, check=True, capture_output=True)
+    ended(command(config, folder, cache))
     return folder
 
 
 def test_killed_five_times_at_random_it_ends_the_same(
-    uninterrupted: Path, config: Path, environment: dict[str, str], tmp_path: Path, cache: Path
+    uninterrupted: Path, config: Path, tmp_path: Path, cache: Path
 ) -> None:
     folder = tmp_path / "comparison"
     rng = random.Random(0)
@@ -77,18 +75,18 @@ def test_killed_five_times_at_random_it_ends_the_same(
     for kill in range(1, KILLS + 1):
         # Anywhere between the last kill and its share of the way, at any moment of a step or of a checkpoint.
         target = goal * (kill - rng.random()) / (KILLS + 1)
-        process = subprocess.Popen(command(config, folder, cache), env=environment, stderr=subprocess.PIPE, text=True)
+        process = started.raptr(command(config, folder, cache))
         while process.poll() is None and written(folder) < target:
             time.sleep(0.003)
         time.sleep(rng.random() * 0.03)
-        assert process.poll() is None, f"ended before it was killed: {process.stderr.read() if process.stderr else ''}"
+        assert process.poll() is None, f"ended before it was killed: {process.communicate()}"
         process.send_signal(signal.SIGKILL)
         process.communicate()
         killed_at.append(written(folder))
         assert not (folder / "summary.json").exists()
     assert len(set(killed_at)) > 1
     assert 0 < killed_at[-1] < goal
-    subprocess.run(command(config, folder, cache), env=environment, check=True, capture_output=True)
+    ended(command(config, folder, cache))
 
     summaries = [json.loads((each / "summary.json").read_text()) for each in (uninterrupted, folder)]
     assert without_clock(summaries[0]) == without_clock(summaries[1])

@@ -1,14 +1,13 @@
 """Two gloo processes: DDP and FSDP2 train what one process trains."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from started import Started
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
@@ -19,21 +18,17 @@ def launch(mode: str, out: Path, worker: Path = WORKER, *more: str, size: int = 
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     ranks = range(1 if mode == "single" else size)
-    found = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    common = {**os.environ, "PYTHONPATH": found, "WORLD_SIZE": str(len(ranks)), "OMP_NUM_THREADS": "1"}
-    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common = {"WORLD_SIZE": str(len(ranks)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", f"{worker.parent.name}.{worker.stem}", mode, *more, str(out)],
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        Started(
+            f"{worker.parent.name}.{worker.stem}",
+            [mode, *more, str(out)],
+            {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in ranks
     ]
     try:
-        printed = [process.communicate(timeout=600)[0] for process in processes]
+        printed = ["".join(process.communicate(timeout=600)) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -1,14 +1,12 @@
 """Real runs that are asked to stop: they end a step, save, end with a code of their own, and go on."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import started
 from raptr.config import dump
 from raptr.errors import STOPPED
 from runs import metrics, run, tiny
@@ -25,15 +23,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return folder
 
 
-def begin(folder: Path, cache: Path, *options: str) -> "subprocess.Popen[str]":
+def begin(folder: Path, cache: Path, *options: str) -> started.Started:
     config = folder.with_suffix(".yaml")
     config.write_text(dump(CONFIG), encoding="utf-8")
-    command = [sys.executable, "-m", "raptr", "train", str(config), "--output", str(folder), "--cache", str(cache)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, *options], env=environment, stderr=subprocess.PIPE, text=True)
+    return started.raptr(["train", str(config), "--output", str(folder), "--cache", str(cache), *options])
 
 
-def wait_for(folder: Path, lines: int, process: "subprocess.Popen[str]") -> None:
+def wait_for(folder: Path, lines: int, process: started.Started) -> None:
     path, end = folder / "metrics.jsonl", time.monotonic() + 300
     while process.poll() is None and time.monotonic() < end:
         if path.exists() and path.read_bytes().count(b"\n") >= lines:

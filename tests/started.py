@@ -1,0 +1,110 @@
+"""Real processes that start at once: forked from one that has imported what they all need.
+
+Starting Python, torch and transformers takes seconds, longer than most of what tests then ask of a process.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import forkserver
+from pathlib import Path
+
+IMPORTED = ("raptr.cli", "raptr.compare", "raptr.train.engine", "torch.distributed.fsdp", "torch._dynamo")
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Read when torch is imported, so by the process from which the others are forked."""
+
+STREAMS = ("stdout", "stderr")
+
+_forked = multiprocessing.get_context("forkserver")
+_forked.set_forkserver_preload(list(IMPORTED))
+
+
+class Started:
+    """``python -m MODULE ARGUMENTS`` with one thread, and of `subprocess.Popen` what tests ask of it.
+
+    Args:
+        module: that is run as a program.
+        arguments: of it.
+        environment: what is other than in this process.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        self._said = tempfile.TemporaryDirectory()
+        everything = {**os.environ, **ONE_THREAD, **(environment or {})}
+        with _one_thread():
+            forkserver.ensure_running()
+        self._process = _forked.Process(target=_run, args=(module, tuple(arguments), everything, self._said.name))
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, or minus the signal that ended it; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """The same."""
+        return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait until it ends; what it has printed, and what it has said on its error stream.
+
+        Raises:
+            TimeoutExpired: it runs on.
+        """
+        self._process.join(timeout)
+        if self.poll() is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(self._process.name, timeout)
+        printed, said = (Path(self._said.name, stream).read_text(encoding="utf-8") for stream in STREAMS)
+        return printed, said
+
+
+def raptr(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Started:
+    """The `raptr` command."""
+    return Started("raptr", arguments, environment)
+
+
+def _run(module: str, arguments: Sequence[str], environment: Mapping[str, str], said: str) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, stream in enumerate(STREAMS, start=1):
+        os.dup2(os.open(Path(said, stream), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    multiprocessing.set_start_method(None, force=True)  # its own children start as any process's do
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
