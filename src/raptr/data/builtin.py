@@ -9,6 +9,7 @@ import importlib.util
 import os
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGES = ("torch", "transformers", "numpy", "sympy")
@@ -31,9 +32,15 @@ def read_builtin() -> Iterator[tuple[str, bytes]]:
         >>> name.endswith(".py")
         True
     """
-    files = [(name, path) for package, root in _roots().items() for name, path in _files(package, root)]
-    for name, path in sorted(files, key=lambda file: _place(file[0])):
+    for name, path in _sorted():
         yield name, path.read_bytes()
+
+
+@cache
+def _sorted() -> list[tuple[str, Path]]:
+    """All of them, listed once in a process: there are ten thousand, and they change only if packages do."""
+    files = [(name, path) for package, root in _roots().items() for name, path in _files(package, root)]
+    return sorted(files, key=lambda file: _place(file[0]))
 
 
 def _roots() -> dict[str, Path]:
