@@ -103,6 +103,9 @@ RATE = "training.learning_rate"
 CHOSEN = f"{RATE}=2e-2"
 """The rate that `tuned` chose for full training."""
 
+RIVALS = ("full", "raptr", "gradual_stacking", "smaller")
+"""RaPTr, and what ended before it after the 700 steps of the first and the third question."""
+
 
 def width(number: int) -> tuple[str, ...]:
     """A width of the first question's model: heads of 32, and 8/3 of it in the MLP, up to a multiple of 8."""
@@ -157,14 +160,14 @@ QUESTIONS = (
     ),
     Question(
         name="horizon",
-        asked="At which width and after how many tokens for each parameter does RaPTr gain?",
+        asked="At which width and after how many tokens for each parameter does RaPTr gain, or stacking?",
         comparisons=(
-            Comparison(name="32_at_2", methods=("full", "raptr"), values=(CHOSEN, steps(147))),
-            Comparison(name="32_at_8", methods=("full", "raptr"), values=(CHOSEN, steps(590))),
-            Comparison(name="32_at_20", methods=("full", "raptr"), values=(CHOSEN, steps(1475))),
+            Comparison(name="32_at_2", methods=RIVALS, values=(CHOSEN, steps(147))),
+            Comparison(name="32_at_8", methods=RIVALS, values=(CHOSEN, steps(590))),
+            Comparison(name="32_at_20", methods=RIVALS, values=(CHOSEN, steps(1475))),
             Comparison(
                 name="64_at_2",
-                methods=("full", "raptr"),
+                methods=RIVALS,
                 values=(*width(64), steps(580)),
                 sweep=(f"{RATE}=6e-3,1e-2,2e-2",),
             ),
@@ -215,6 +218,24 @@ QUESTIONS = (
                 values=("model.architecture=roberta-prelayernorm",),
                 sweep=(f"{RATE}=3e-3,6e-3,1e-2,2e-2",),
                 base="bert.yaml",
+            ),
+        ),
+    ),
+    Question(
+        name="best",
+        asked="Which configuration saves the most at full training's loss?",
+        comparisons=(
+            Comparison(
+                name="stackings",
+                methods=("full", "gradual_stacking", "from_3", "from_3_half", "progressive_stacking", "smaller_7"),
+                values=(
+                    CHOSEN,
+                    "methods.from_3={method: gradual_stacking, schedule: 3-6-9-12}",
+                    "methods.from_3_half={method: gradual_stacking, schedule: 3-6-9-12, "
+                    "lengths: [0.1666, 0.1667, 0.1667, 0.5]}",
+                    "methods.smaller_7={method: smaller, layers: 7}",  # as cheap a step as the mean one of 3-6-12
+                ),
+                beside="gradual_stacking",
             ),
         ),
     ),
