@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from raptr.measured import Point, Setting, nearest, outlook, points
+from raptr.measured import Point, Setting, furthest, nearest, outlook, points
 from raptr.plan import METHODS
 
 RUN = Setting(objective="causal", layers=12, parameters=150_000, tokens=3_000_000)
@@ -91,3 +91,18 @@ def test_nothing_is_said_of_full_training_and_nothing_known_is_said() -> None:
     assert outlook("full", "Full", RUN, [point()]) == []
     (line,) = outlook("pld", "PLD", RUN, [point()])
     assert "is not known" in line
+
+
+def test_the_surest_gain_at_that_size_is_named() -> None:
+    undecided = point("Lucky", method="midas", difference=-0.5, low=-1.1, high=0.1)
+    sure = point("Stacking", method="gradual_stacking", difference=-0.2, low=-0.25, high=-0.15)
+    wide = point("MIDAS", method="midas", difference=-0.3, low=-0.5, high=-0.1)
+    elsewhere = point("Far", method="gstack", difference=-0.9, low=-0.91, high=-0.89, parameters=600_000)
+    masked = point("Masked", method="gstack", difference=-0.9, low=-0.91, high=-0.89, objective="masked")
+    known = [point(), undecided, wide, sure, elsewhere, masked]
+    assert furthest(point(), known) == sure
+    *_, line = outlook("raptr", "RaPTr 6-8-10-12", RUN, known)
+    assert "of another method, Stacking: −0.200 nats a token (−0.250 to −0.150, 95 % over 3 seeds)." in line
+    assert len(outlook("gradual_stacking", "Stacking", RUN, known)) == 2, "it is the one"
+    assert furthest(point(), [point(), undecided]) is None
+    assert len(outlook("raptr", "RaPTr 6-8-10-12", RUN, [point(), undecided])) == 2

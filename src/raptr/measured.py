@@ -126,22 +126,39 @@ def outlook(method: str, name: str, setting: Setting, among: Iterable[Point] | N
     """
     if method == "full":
         return []
-    point = nearest(method, name, setting, among)
+    known = points() if among is None else tuple(among)
+    point = nearest(method, name, setting, known)
     if point is None:
         return ["Whether it gains at equal FLOPs is not known: this method was not measured with this objective."]
     wider, longer = point.distance(setting)
     far = max(wider, longer) > NEAR
     other = "" if point.name == name else f" ({point.name})"
-    difference, low, high = (decimal(value, 3, signed=True) for value in (point.difference, point.low, point.high))
     first = (
-        f"At equal FLOPs {point.verdict} at the nearest size{other}: {difference} nats a token ({low} to {high}, "
-        f"95 % over {point.seeds} seeds). {_told(point)}, {point.objective} {point.architecture}."
+        f"At equal FLOPs {point.verdict} at the nearest size{other}: {_difference(point)}. "
+        f"{_told(point)}, {point.objective} {point.architecture}."
     )
     if far:
         how = f"{_apart(point, setting)}, so that says little of it; compare at your size before you rely on it."
     else:
         how = "near enough to expect the same, as far as one text and one model tell."
-    return [first, f"This run has {_told(setting)}: {how}"]
+    lines = [first, f"This run has {_told(setting)}: {how}"]
+    ahead = furthest(point, known)
+    if ahead is not None and ahead.name != point.name:
+        lines.append(
+            f"The surest gain that was measured there is of another method, {ahead.name}: {_difference(ahead)}."
+        )
+    return lines
+
+
+def furthest(point: Point, among: Iterable[Point]) -> Point | None:
+    """Of the methods that gained at a point's size and length, the one whose interval ends lowest; None if none did."""
+    there = (one for one in among if one.objective == point.objective and max(one.distance(point)) < 1.01)
+    return min((one for one in there if one.high < 0), key=lambda one: one.high, default=None)
+
+
+def _difference(point: Point) -> str:
+    difference, low, high = (decimal(value, 3, signed=True) for value in (point.difference, point.low, point.high))
+    return f"{difference} nats a token ({low} to {high}, 95 % over {point.seeds} seeds)"
 
 
 def _told(setting: Setting) -> str:
