@@ -1,4 +1,4 @@
-# make demo   pretrain a small model on real text, full and RaPTr, and write a report
+# make demo   pretrain a small model on real text, full, RaPTr and stacking, and write a report
 # make test   run the tests against the installed package
 # make lint   style, types
 # make bench  measure the speed on the CPU, under 15 minutes, and write docs/performance.md
@@ -22,7 +22,7 @@ BENCH ?=
 .PHONY: demo test lint bench lowest clean
 
 demo: $(VENV)/.installed
-	$(BIN)/raptr compare demo --methods full,raptr --seeds 3 --budget flops --output runs/demo $(DEMO)
+	$(BIN)/raptr compare demo --methods full,raptr,gradual_stacking --seeds 3 --budget flops --output runs/demo $(DEMO)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto --dist worksteal
