@@ -162,14 +162,15 @@ QUESTIONS = (
         name="horizon",
         asked="At which width and after how many tokens for each parameter does RaPTr gain, or stacking?",
         comparisons=(
-            Comparison(name="32_at_2", methods=RIVALS, values=(CHOSEN, steps(147))),
-            Comparison(name="32_at_8", methods=RIVALS, values=(CHOSEN, steps(590))),
-            Comparison(name="32_at_20", methods=RIVALS, values=(CHOSEN, steps(1475))),
+            Comparison(name="32_at_2", methods=RIVALS, values=(CHOSEN, steps(147)), beside="smaller"),
+            Comparison(name="32_at_8", methods=RIVALS, values=(CHOSEN, steps(590)), beside="smaller"),
+            Comparison(name="32_at_20", methods=RIVALS, values=(CHOSEN, steps(1475)), beside="smaller"),
             Comparison(
                 name="64_at_2",
                 methods=RIVALS,
                 values=(*width(64), steps(580)),
                 sweep=(f"{RATE}=6e-3,1e-2,2e-2",),
+                beside="smaller",
             ),
         ),
     ),
