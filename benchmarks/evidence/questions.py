@@ -162,8 +162,8 @@ QUESTIONS = (
         name="horizon",
         asked="At which width and after how many tokens for each parameter does RaPTr gain, or stacking?",
         comparisons=(
+            # width 32 after 9.5 is in `recipes` and `methods`
             Comparison(name="32_at_2", methods=RIVALS, values=(CHOSEN, steps(147)), beside="smaller"),
-            Comparison(name="32_at_8", methods=RIVALS, values=(CHOSEN, steps(590)), beside="smaller"),
             Comparison(name="32_at_20", methods=RIVALS, values=(CHOSEN, steps(1475)), beside="smaller"),
             Comparison(
                 name="64_at_2",
