@@ -13,7 +13,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 SOURCES := $(shell find src docs/methods -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# What the demo runs, so that a smaller one can be asked for: make demo DEMO="--seeds 2 training.max_steps=20".
+# What the demo runs, side by side, so that a smaller one can be asked for: make demo DEMO="--seeds 2 training.max_steps=20".
 DEMO ?=
 
 # What is measured, so that less can be asked for: make bench BENCH="--only skipping".
@@ -22,7 +22,7 @@ BENCH ?=
 .PHONY: demo test lint bench lowest clean
 
 demo: $(VENV)/.installed
-	$(BIN)/raptr compare demo --methods full,raptr,gradual_stacking --seeds 3 --budget flops --output runs/demo $(DEMO)
+	$(BIN)/raptr compare demo --methods full,raptr,gradual_stacking --seeds 3 --workers 0 --output runs/demo $(DEMO)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto --dist worksteal

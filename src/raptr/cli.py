@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from raptr.ending import ended, interruptible, shortly
 from raptr.errors import RaptrError
-from raptr.options import Arguments, Cache, MaxMinutes, Output, Strict
+from raptr.options import Arguments, Cache, MaxMinutes, Output, Strict, Workers, cache_folder, names_in
 
 
 class _Verbs(TyperGroup):
@@ -199,7 +199,7 @@ def data(
 
     config = _load(arguments, strict=strict)
     with interruptible("the same command goes on where it was"):
-        store = prepare_data(config, _cache(cache), workers)
+        store = prepare_data(config, cache_folder(cache), workers)
     terminal.show_facts(_console(), store.facts(config.data.sequence_length))
 
 
@@ -238,7 +238,7 @@ def train(
     console = _console(stderr=True)
     with interruptible("the same command goes on from the newest checkpoint"):
         result = run(
-            prepare_task(config, _cache(cache)),
+            prepare_task(config, cache_folder(cache)),
             folder,
             console=console,
             command=_command(),
@@ -276,6 +276,7 @@ def compare(
             show_default=False,
         ),
     ] = "",
+    workers: Workers = 1,
     output: Output = None,
     cache: Cache = None,
     max_minutes: MaxMinutes = None,
@@ -297,17 +298,18 @@ def compare(
     with interruptible("the same command goes on where it was"):
         summary = run(
             config,
-            methods=_names(methods),
+            methods=names_in(methods),
             seeds=seeds,
             budget=budget.value,
             folder=folder,
-            cache=_cache(cache),
+            cache=cache_folder(cache),
             console=_console(stderr=True),
             command=_command(),
-            only=_names(only),
+            only=names_in(only),
             grid=parse_sweep(sweep or []),
             tuning_seeds=tuning_seeds,
             stop=stop,
+            workers=workers,
         )
     if summary is None:
         _console().print("Other runs of the comparison are not finished; its summary comes with the last one.")
@@ -355,18 +357,6 @@ def _load(arguments: list[str] | None, *, strict: bool = False) -> Any:
     given = list(arguments or [])
     source = given.pop(0) if given and "=" not in given[0] else "demo"
     return load(source, [*given, *(["data.strict=true"] if strict else [])])
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _cache(given: Path | None) -> Path:
-    if given is not None:
-        return given
-    if "RAPTR_CACHE" in os.environ:
-        return Path(os.environ["RAPTR_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "raptr"
 
 
 def _write_report(*folders: Path, output: Path | None = None) -> None:

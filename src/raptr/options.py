@@ -1,5 +1,6 @@
 """Arguments and options that several verbs of the command line take."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -32,3 +33,24 @@ MaxMinutes = Annotated[
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad file or record of the data.")]
+Workers = Annotated[
+    int,
+    typer.Option(
+        help="Runs at a time, each with its share of the cores; 0: one on each core. Faster where models are small; a "
+        "run's seconds are then of little use."
+    ),
+]
+
+
+def names_in(text: str) -> list[str]:
+    """Names that an option lists, separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def cache_folder(given: Path | None) -> Path:
+    """Where tokenized data is kept."""
+    if given is not None:
+        return given
+    if "RAPTR_CACHE" in os.environ:
+        return Path(os.environ["RAPTR_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "raptr"

@@ -8,23 +8,18 @@ from typing import Any
 from rich.console import Console
 
 from raptr.compare import sweep
-from raptr.compare.budget import NOTES, Budget, steps_of
-from raptr.compare.clock import read_clock
+from raptr.compare.budget import NOTES, Budget
 from raptr.compare.jobs import Comparison, Job
-from raptr.compare.smaller import is_smaller, smaller_task
-from raptr.config import SETTINGS, RunConfig
+from raptr.compare.planned import Asked, on_the_clock, planned
+from raptr.compare.workers import side_by_side, train_all, workers_of
+from raptr.config import RunConfig
 from raptr.config.yaml import write_yaml
 from raptr.errors import RaptrError
 from raptr.results import summarise
-from raptr.train.engine import train
 from raptr.train.folder import claim_folder, read_result, write_json
 from raptr.train.hint import hint
 from raptr.train.ranks import world_size
 from raptr.train.stop import Stop
-from raptr.train.task import Task, prepare_task
-
-ALL = "all"
-"""Stands for every method of raptr and every entry of a config."""
 
 _ALWAYS = (
     "The learning-rate schedule of each method is stretched to its own number of steps.",
@@ -36,6 +31,7 @@ _TUNED = (
     "Tuned for every method alike, with as many trials each, on the first half of the validation text and with other "
     "seeds; what is reported is measured on the second half."
 )
+_SIDE_BY_SIDE = "Runs were trained side by side: their seconds are those of a machine that did other work too."
 
 
 def compare(
@@ -52,6 +48,7 @@ def compare(
     grid: dict[str, list[Any]] | None = None,
     tuning_seeds: int = 1,
     stop: Stop | None = None,
+    workers: int = 1,
 ) -> Any:
     """Train every method with every seed, on the same data in the same order, and summarise.
 
@@ -74,6 +71,7 @@ def compare(
         grid: hyper-parameters to choose for every method, see `raptr.compare.sweep.parse_sweep`.
         tuning_seeds: runs of each trial.
         stop: when to stop early, see `raptr.train.engine.train`.
+        workers: runs at a time, 0 for one on each core, see `raptr.compare.workers.side_by_side`.
 
     Returns:
         The content of summary.json, which is written too; None while runs are missing.
@@ -86,86 +84,50 @@ def compare(
             f"raptr compare trains its runs one after the other in one process, but {world_size()} were started; start "
             "it once on each machine (--only says which runs), or train each run with torchrun -m raptr train."
         )
-    grid, stop = grid or {}, stop or Stop()
-    every = list(methods) == [ALL]
-    methods = list(dict.fromkeys([*SETTINGS, *config.methods])) if every else methods
-    _check(config, methods, seeds, tuning_seeds)
-    task = prepare_task(config, cache)
-    if every:
-        methods = _fitting(methods, task, console)
-    specs = {label: config.build_method(label) for label in methods}
-    smaller = {label: smaller_task(task, label) for label in methods if is_smaller(config, label)}
-    trained = {label: (own.shape, own.costs) for label, own in smaller.items()}
-    steps = {label: steps_of(spec, task, budget, task.costs, trained.get(label)) for label, spec in specs.items()}
-    comparison = Comparison(
-        folder=folder,
-        task=task,
-        smaller=smaller,
-        labels=tuple(methods),
-        seeds=tuple(config.seed + k for k in range(seeds)),
+    asked = Asked(
+        config=config,
+        methods=tuple(methods),
+        seeds=seeds,
         budget=budget,
-        steps=steps,
-        grid=grid,
-        tuning_seeds=tuple(sweep.tuning_seeds(config, tuning_seeds)) if grid else (),
+        folder=folder,
+        cache=cache,
+        grid=grid or {},
+        tuning_seeds=tuning_seeds,
     )
+    workers = workers_of(workers)
+    comparison = planned(asked, console)
+    asked = replace(asked, methods=comparison.labels)
     wanted = _wanted(comparison, only)
     record = {"budget": budget, "config": config.model_dump(mode="json")}
     if grid:
         record["sweep"] = {"grid": grid, "seeds": list(comparison.tuning_seeds)}
     claim_folder(folder, write_yaml(record), "comparison.yaml")
-    write_json(folder / "comparison.json", _description(comparison))
-    if budget == "seconds":
-        clock = read_clock(task, folder, console)
-        costs = clock.costs(task.costs)
-        trained = {label: (own.shape, clock.costs(own.costs)) for label, own in smaller.items()}
-        timed = {label: steps_of(spec, task, budget, costs, trained.get(label)) for label, spec in specs.items()}
-        comparison = replace(comparison, steps=timed)
+    write_json(folder / "comparison.json", _description(comparison, workers))
+    comparison = on_the_clock(comparison, console)
+    stop = Stop() if stop is None else stop
+
+    def go(jobs: list[Job], before: int, chosen: dict[str, sweep.Values]) -> None:
+        numbered = list(enumerate(jobs, start=before + 1))
+        left = [(number, job.name) for number, job in numbered if read_result(folder / job.name) is None]
+        if workers > 1 and len(left) > 1:
+            side_by_side(asked, chosen, left, workers, total=len(wanted), command=command, stop=stop)
+        else:
+            train_all(numbered, folder, total=len(wanted), command=command, console=console, stop=stop)
 
     trials = [job for job in comparison.trials() if job.name in wanted]
-    _train(trials, folder, 0, len(wanted), console, command, stop)
+    go(trials, 0, {})
     chosen = _tune(comparison) if grid else {}
     if chosen is None:
         if len(wanted) > len(trials):
             raise RaptrError("the sweep is not finished, so nothing is chosen yet; train its runs first: --only sweep.")
         return None
     runs = [job for job in comparison.runs(chosen) if job.name in wanted]
-    _train(runs, folder, len(trials), len(wanted), console, command, stop)
+    go(runs, len(trials), chosen)
     if comparison.missing():
         return None
     summary = summarise(folder)
     write_json(folder / "summary.json", summary)
     return summary
-
-
-def _fitting(methods: Sequence[str], task: Task, console: Console) -> list[str]:
-    """Those of all methods that fit the model; the others are named with the reason."""
-    found = []
-    for label in methods:
-        try:
-            if is_smaller(task.config, label):
-                smaller_task(task, label)
-            task.plan(task.config.build_method(label))
-        except RaptrError as error:
-            console.print(f"left out: {label}: {error}", highlight=False, soft_wrap=True)
-        else:
-            found.append(label)
-    return found
-
-
-def _train(
-    jobs: Sequence[Job], folder: Path, before: int, total: int, console: Console, command: str, stop: Stop
-) -> None:
-    for number, job in enumerate(jobs, start=before + 1):
-        title = f"run {number}/{total} {job.name}"
-        train(
-            job.task,
-            folder / job.name,
-            console=console,
-            command=command,
-            title=title,
-            stop=stop,
-            keep_diverged=True,
-        )
 
 
 def _wanted(comparison: Comparison, only: Sequence[str]) -> set[str]:
@@ -208,8 +170,12 @@ def _tune(comparison: Comparison) -> dict[str, sweep.Values] | None:
     return chosen
 
 
-def _description(comparison: Comparison) -> dict[str, Any]:
+def _description(comparison: Comparison, workers: int) -> dict[str, Any]:
     """The content of comparison.json: what belongs to the comparison, for the report."""
+    notes = [NOTES[comparison.budget], *_ALWAYS, _TUNED if comparison.grid else _UNTUNED]
+    before = comparison.folder / "comparison.json"
+    if workers > 1 or (before.exists() and _SIDE_BY_SIDE in before.read_text(encoding="utf-8")):
+        notes.append(_SIDE_BY_SIDE)
     return {
         "format": 1,
         "name": comparison.task.config.name,
@@ -218,21 +184,5 @@ def _description(comparison: Comparison) -> dict[str, Any]:
         "methods": comparison.labels,
         "seeds": comparison.seeds,
         "tuned": list(comparison.grid),
-        "notes": [NOTES[comparison.budget], *_ALWAYS, _TUNED if comparison.grid else _UNTUNED],
+        "notes": notes,
     }
-
-
-def _check(config: RunConfig, methods: Sequence[str], seeds: int, tuning_seeds: int) -> None:
-    if not methods or len(set(methods)) != len(methods):
-        raise RaptrError(f"methods {', '.join(methods) or '(none)'}: give each method once, e.g. full,raptr.")
-    if seeds < 1:
-        raise RaptrError(f"seeds is {seeds}; give at least 1, and 3 or more for an interval that says something.")
-    if tuning_seeds < 1 or seeds > sweep.SEEDS_FROM:
-        raise RaptrError(f"{seeds} seeds and {tuning_seeds} for tuning: give 1 to {sweep.SEEDS_FROM} and at least 1.")
-    if config.seed + sweep.SEEDS_FROM + tuning_seeds > 2**32:
-        raise RaptrError(f"seeds from {config.seed} on pass 2**32 - 1; begin with a smaller seed.")
-    if config.evaluation.part != "all":
-        raise RaptrError(
-            f"evaluation.part is {config.evaluation.part!r}; leave it out of a comparison: --sweep tunes on one part "
-            "of the validation text and reports the other by itself."
-        )

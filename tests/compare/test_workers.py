@@ -1,0 +1,147 @@
+"""Runs side by side: the same losses, a stop that reaches all, and nothing left behind."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import started
+from raptr.compare import compare
+from raptr.compare.workers import workers_of
+from raptr.config import dump
+from raptr.data.encoding import cores
+from raptr.errors import STOPPED, RaptrError
+from runs import metrics, timeless, tiny
+
+RUNS = ("full-seed0", "raptr-seed0", "full-seed1", "raptr-seed1")
+STEPS = 200
+LONG = tiny(training__max_steps=STEPS, evaluation__every=100, checkpoints__every=STEPS)
+
+
+def run(config: Any, folder: Path, cache: Path, **changes: Any) -> Any:
+    values: dict[str, Any] = {"methods": ["full", "raptr"], "seeds": 2, "budget": "flops"}
+    return compare(config, folder=folder, cache=cache, console=Console(quiet=True), **{**values, **changes})
+
+
+def begin(folder: Path, cache: Path, config: Any = LONG) -> started.Started:
+    path = folder.with_suffix(".yaml")
+    path.write_text(dump(config), encoding="utf-8")
+    options = ["--methods", "full,raptr", "--seeds", "1", "--workers", "2", "--output", str(folder)]
+    return started.raptr(["compare", str(path), *options, "--cache", str(cache)])
+
+
+def wait_for_both(folder: Path, process: started.Started) -> None:
+    """Until both runs have recorded some steps."""
+    files = [folder / name / "metrics.jsonl" for name in RUNS[:2]]
+    end = time.monotonic() + 300
+    while not all(file.exists() and file.read_bytes().count(b"\n") > 10 for file in files):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def same_runs(one: Path, other: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        for kind in ("train", "eval"):
+            assert timeless(metrics(one / name, kind)) == timeless(metrics(other / name, kind)), name
+        weights = [(each / name / "model" / "model.safetensors").read_bytes() for each in (one, other)]
+        assert weights[0] == weights[1], name
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """The long runs one after the other, in this process."""
+    folder = tmp_path_factory.mktemp("alone") / "long"
+    run(LONG, folder, cache, seeds=1)
+    return folder
+
+
+def test_runs_side_by_side_are_those_that_follow_each_other(tmp_path: Path, cache: Path) -> None:
+    tuned: dict[str, Any] = {"grid": {"training.learning_rate": [1e-3, 1e-2]}, "command": "raptr compare x"}
+    one = run(tiny(), tmp_path / "one", cache, **tuned, seeds=1)
+    two = run(tiny(), tmp_path / "two", cache, **tuned, seeds=1, workers=2)
+    same_runs(tmp_path / "one", tmp_path / "two", RUNS[:2])
+    for label, method in one["methods"].items():
+        for key in ("eval_loss", "steps", "total_flops", "difference", "difference_interval"):
+            assert two["methods"][label][key] == method[key]
+    assert not any("side by side" in note for note in one["notes"])
+    assert any("side by side" in note for note in two["notes"])
+    again = run(tiny(), tmp_path / "two", cache, **tuned, seeds=1)
+    assert again["notes"] == two["notes"], "of runs that were trained before"
+    assert (tmp_path / "one" / "sweep.json").read_bytes() == (tmp_path / "two" / "sweep.json").read_bytes()
+
+
+def test_a_stop_reaches_all_and_the_same_command_goes_on(alone: Path, tmp_path: Path, cache: Path) -> None:
+    folder = tmp_path / "long"
+    process = begin(folder, cache)
+    wait_for_both(folder, process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == STOPPED, said
+    assert "stopped on SIGTERM; the same command goes on where it was" in " ".join(said.split())
+    done = {name: metrics(folder / name, "train")[-1]["step"] for name in RUNS[:2]}
+    stopped = {name: step for name, step in done.items() if not (folder / name / "result.json").exists()}
+    assert stopped, "at least one was in the midst of it"
+    for name, step in stopped.items():
+        assert step < STEPS
+        assert (folder / name / "checkpoints" / f"checkpoint-{step}" / "raptr.json").exists()
+    process = begin(folder, cache)
+    printed, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "Full" in printed
+    assert (folder / "report.html").exists()
+    same_runs(folder, alone, RUNS[:2])
+
+
+def test_they_end_with_a_process_that_was_killed(tmp_path: Path, cache: Path) -> None:
+    folder = tmp_path / "long"
+    process = begin(folder, cache)
+    wait_for_both(folder, process)
+    workers = children(process.pid)
+    assert len(workers) >= 2
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 60
+    while any(map(alive, workers)):
+        assert time.monotonic() < end, "they train on"
+        time.sleep(0.05)
+
+
+def test_one_that_fails_does_not_end_the_others(tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tiny"
+    run(tiny(), folder, cache, only=["full-seed0"])
+    diary = folder / "raptr-seed0" / "diary.txt"
+    diary.parent.mkdir()
+    diary.write_text("not a run")
+    with pytest.raises(RaptrError, match=r"1 of 2 processes .* \(exit codes 2\).*trains what is missing"):
+        run(tiny(), folder, cache, workers=2)
+    assert "raptr-seed0 exists and is not a run" in " ".join(capfd.readouterr().err.split())
+    assert (folder / "full-seed1" / "result.json").exists()
+    diary.unlink()
+    assert run(tiny(), folder, cache) is not None, "what is missing is trained"
+
+
+def test_one_worker_for_each_core_and_none_below(tmp_path: Path, cache: Path) -> None:
+    assert workers_of(0) == cores() >= 1
+    assert workers_of(3) == 3
+    with pytest.raises(RaptrError, match="--workers is -1; give 1 or more, or 0"):
+        run(tiny(), tmp_path / "x", cache, workers=-1)
+    assert not (tmp_path / "x").exists()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; one that waits for its parent to take note does not."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
