@@ -102,7 +102,7 @@ def test_interruption_says_what_it_means(
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("raptr.compare.comparison.train", interrupt)
+    monkeypatch.setattr("raptr.compare.workers.train", interrupt)
     code, printed = raptr_command("compare", str(config))
     assert code == 130
     assert "the same command goes on where it was" in printed
