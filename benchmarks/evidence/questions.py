@@ -214,6 +214,13 @@ QUESTIONS = (
                 base="bert.yaml",
             ),
             Comparison(
+                name="post_norm_rivals",
+                methods=("full", "raptr", "gradual_stacking", "constant_size", "smaller"),
+                values=("model.architecture=bert", f"{RATE}=3e-3"),
+                base="bert.yaml",
+                beside="raptr",
+            ),
+            Comparison(
                 name="pre_norm",
                 methods=("full", "raptr"),
                 values=("model.architecture=roberta-prelayernorm",),
