@@ -8,13 +8,12 @@
     python benchmarks/evidence/run.py --tiny --stored X         # a few steps of each, to see that it works
 
 Runs of a comparison are trained side by side, by default one for each core with one thread, so that their losses are
-of use and their seconds are not; each is an ordinary `raptr compare --only RUN`. What is finished is kept in
+of use and their seconds are not: it is an ordinary `raptr compare --workers`. What is finished is kept in
 benchmarks/evidence/stored, without weights, and is not run again; anything else that a run needs is in --work.
 """
 
 import argparse
 import math
-import os
 import subprocess
 import sys
 import time
@@ -72,10 +71,7 @@ class Runner:
                 continue
             if self._minutes() < 0.2:
                 return False
-            if self._workers > 1:
-                self._prepare(comparison)
-            codes = self._train(comparison, folder, left)
-            if codes - {0, STOPPED}:
+            if self._train(comparison, folder, left) not in (0, STOPPED):
                 raise SystemExit(f"{comparison.name}: a run failed; {self._work / 'log.txt'} says why")
             if self.missing(comparison, names):
                 return False
@@ -85,42 +81,32 @@ class Runner:
         """Until the clock stops it."""
         return math.inf if self._until is None else (self._until - time.monotonic()) / 60
 
-    def _prepare(self, comparison: Comparison) -> None:
-        """Make the data before several processes want it."""
-        values = [*comparison.values, *self._more]
-        if self._start(["data", comparison.config, f"name={comparison.name}", *values]).wait():
-            raise SystemExit(f"{comparison.name}: its data could not be made; {self._work / 'log.txt'} says why")
-
-    def _train(self, comparison: Comparison, folder: Path, names: list[str]) -> set[int]:
-        """Give every worker its share of the runs, and keep what is finished while they work; their exit codes."""
+    def _train(self, comparison: Comparison, folder: Path, names: list[str]) -> int:
+        """Train these runs, and keep what is finished meanwhile; the exit code."""
         limit = [] if self._until is None else ["--max-minutes", f"{self._minutes():.2f}"]
-        workers = []
-        for share in (names[k :: self._workers] for k in range(min(self._workers, len(names)))):
-            workers.append(self._start([*comparison.command(folder, "--only", ",".join(share), *limit), *self._more]))
-        left = names
-        while left:
-            working = any(worker.poll() is None for worker in workers)
-            keep(folder, self._stored / comparison.name)
-            still = self.missing(comparison, left)
-            for name in left:
-                if name not in still:
-                    print(f"{comparison.name}: {name}", flush=True)
-            left = still
-            if not working:
-                break
-            time.sleep(2)
-        codes = {worker.wait() for worker in workers}
-        keep(folder, self._stored / comparison.name)
-        return codes
-
-    def _start(self, arguments: list[str]) -> "subprocess.Popen[bytes]":
-        """A process of raptr, which writes what it says to a file beside the comparison."""
-        threads = str(max(1, cores() // self._workers))
-        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        options = ["--only", ",".join(names), "--workers", str(self._workers), *limit]
+        command = [sys.executable, "-m", "raptr", *comparison.command(folder, *options), *self._more]
         self._work.mkdir(parents=True, exist_ok=True)
         with (self._work / "log.txt").open("ab") as log:
-            command = [sys.executable, "-m", "raptr", *arguments]
-            return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            while names:
+                ended = process.poll() is not None
+                keep(folder, self._stored / comparison.name)
+                left = self.missing(comparison, names)
+                for name in names:
+                    if name not in left:
+                        print(f"{comparison.name}: {name}", flush=True)
+                names = left
+                if ended:
+                    break
+                time.sleep(2)
+        except KeyboardInterrupt:  # which it has heard too
+            process.wait()
+            raise
+        code = process.wait()
+        keep(folder, self._stored / comparison.name)  # what was chosen, too
+        return code
 
 
 def main() -> int:
