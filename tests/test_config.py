@@ -61,7 +61,7 @@ def test_the_demo_is_what_it_says() -> None:
     assert "demo" in presets()
     assert config.build_method() == RaPTr("6-8-10-12", fixed=(0, -1), sampler="fixed", seed=0)
     assert config.build_method("full") == Full()
-    assert config.training["learning_rate"] == 1e-2
+    assert config.training["learning_rate"] == 2e-2
     assert config.data.max_bytes == 12_000_000
 
 
