@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from raptr.config.load import parse
 from runs import run, tiny
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
