@@ -13,7 +13,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 SOURCES := $(shell find src docs/methods -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# What the demo runs, side by side, so that a smaller one can be asked for: make demo DEMO="--seeds 2 training.max_steps=20".
+# What the demo runs, so that a smaller one can be asked for: make demo DEMO="--seeds 2 training.max_steps=20".
 DEMO ?=
 
 # What is measured, so that less can be asked for: make bench BENCH="--only skipping".

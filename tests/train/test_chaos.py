@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+import started
 from raptr.config.load import parse
 from runs import run, tiny
 
@@ -30,6 +31,7 @@ def chaos() -> ModuleType:
 def test_five_kills_change_nothing(
     name: str, chaos: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(chaos, "started", started.raptr)
     monkeypatch.setattr(sys, "argv", ["chaos.py", "--kills", "5", "--only", name, "--output", str(tmp_path / "x.json")])
     assert chaos.main() == 0, capsys.readouterr().out
     told = json.loads((tmp_path / "x.json").read_text())

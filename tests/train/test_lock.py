@@ -23,6 +23,17 @@ with locked(Path(sys.argv[1])):
     time.sleep(600)
 """
 
+FORK = """
+import os, sys, time
+from pathlib import Path
+from raptr.train.lock import locked
+with locked(Path(sys.argv[1])):
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    time.sleep(600)
+"""
+
 
 def holder(folder: Path) -> "subprocess.Popen[str]":
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
@@ -41,6 +52,22 @@ def test_a_second_process_is_refused_and_told_who_the_first_is(tmp_path: Path) -
     finally:
         process.kill()
         process.wait()
+
+
+def test_what_was_forked_from_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", FORK, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        with pytest.raises(RaptrError, match=rf"by process {process.pid} on"):  # its child has not given it back
+            locked(tmp_path / "run").__enter__()
+        process.kill()
+        process.wait()
+        with locked(tmp_path / "run"):
+            os.kill(child, 0)  # which is still there
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.kill()
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:

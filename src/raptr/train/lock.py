@@ -21,14 +21,18 @@ BEAT = 10.0
 SILENT = 60.0
 """After so many seconds without one, an owner on another machine has ended."""
 
+_ours: set[int] = set()
+"""The descriptors of the locks that this process holds."""
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Own a folder, or be refused because another process does.
 
     The system gives a lock back when its process ends, however that ends, so on one machine a lock is never left
-    behind. A file system may not share locks between machines; so an owner touches a file every `BEAT` seconds, and
-    one on another machine that has been silent for `SILENT` seconds has ended.
+    behind; processes forked from it, such as data workers, do not hold it too. A file system may not share locks between
+    machines; so an owner touches a file every `BEAT` seconds, and one on another machine that has been silent for
+    `SILENT` seconds has ended.
 
     Args:
         folder: made if it is missing.
@@ -50,6 +54,7 @@ def locked(folder: Path) -> Iterator[None]:
     lock = _held(folder / _LOCK)
     if lock is None:
         raise _taken(folder, _read(owner))
+    _ours.add(lock)
     try:
         found = _read(owner)
         if found.get("host") not in (None, socket.gethostname()) and _age(owner) < SILENT:
@@ -66,9 +71,20 @@ def locked(folder: Path) -> Iterator[None]:
             owner.unlink(missing_ok=True)
     finally:
         (folder / _LOCK).unlink(missing_ok=True)
+        _ours.discard(lock)
         os.close(lock)
         if made and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _let_go() -> None:
+    """In a process that was just forked: the lock ends with the one that took it, not with its data workers."""
+    for number in _ours:
+        os.close(number)
+    _ours.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _held(path: Path) -> int | None:
