@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 import started
@@ -122,6 +123,13 @@ def test_one_that_fails_does_not_end_the_others(tmp_path: Path, cache: Path, cap
     assert "raptr-seed0 exists and is not a run" in " ".join(capfd.readouterr().err.split())
     assert (folder / "full-seed1" / "result.json").exists()
     diary.unlink()
+    record = folder / "full-seed0" / "run.json"
+    whole = record.read_text()
+    record.write_text(whole.replace(torch.__version__, "1.0"))
+    with pytest.raises(RaptrError, match=r"torch.*1\.0"):  # a finished run is checked, also where others are trained
+        run(tiny(), folder, cache, workers=2)
+    assert not (folder / "raptr-seed1").exists()
+    record.write_text(whole)
     assert run(tiny(), folder, cache) is not None, "what is missing is trained"
 
 

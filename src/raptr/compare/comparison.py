@@ -109,10 +109,11 @@ def compare(
     def go(jobs: list[Job], before: int, chosen: dict[str, sweep.Values]) -> None:
         numbered = list(enumerate(jobs, start=before + 1))
         left = [(number, job.name) for number, job in numbered if read_result(folder / job.name) is None]
-        if workers > 1 and len(left) > 1:
-            side_by_side(asked, chosen, left, workers, total=len(wanted), command=command, stop=stop)
-        else:
-            train_all(numbered, folder, total=len(wanted), command=command, console=console, stop=stop)
+        apart = left if workers > 1 and len(left) > 1 else []
+        here = [pair for pair in numbered if (pair[0], pair[1].name) not in apart]  # finished ones are checked here
+        train_all(here, folder, total=len(wanted), command=command, console=console, stop=stop)
+        if apart:
+            side_by_side(asked, chosen, apart, workers, total=len(wanted), command=command, stop=stop)
 
     trials = [job for job in comparison.trials() if job.name in wanted]
     go(trials, 0, {})

@@ -30,9 +30,9 @@ def locked(folder: Path) -> Iterator[None]:
     """Own a folder, or be refused because another process does.
 
     The system gives a lock back when its process ends, however that ends, so on one machine a lock is never left
-    behind; processes forked from it, such as data workers, do not hold it too. A file system may not share locks between
-    machines; so an owner touches a file every `BEAT` seconds, and one on another machine that has been silent for
-    `SILENT` seconds has ended.
+    behind; processes forked from it, such as data workers, do not hold it too. A file system may not share locks
+    between machines; so an owner touches a file every `BEAT` seconds, and one on another machine that has been silent
+    for `SILENT` seconds has ended.
 
     Args:
         folder: made if it is missing.
