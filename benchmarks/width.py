@@ -26,7 +26,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import raptr
-from raptr.plan.subnetwork import LayerPart, Subnetwork
+from raptr.plan.part import LayerPart
+from raptr.plan.subnetwork import Subnetwork
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 OPTIMIZERS: dict[str, dict[str, Any]] = {"AdamW fused": {"fused": True}, "AdamW foreach": {"foreach": True}}

@@ -23,7 +23,7 @@ from model.ranks import begin, leave, wrapped
 from raptr import Subnetwork, attach
 from raptr.model import part as part_room
 from raptr.plan import Copy
-from raptr.plan.subnetwork import LayerPart, SequenceKey
+from raptr.plan.part import LayerPart, SequenceKey
 
 STEPS = 5
 MICROS = 2

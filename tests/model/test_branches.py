@@ -13,7 +13,7 @@ import raptr
 from raptr import RaptrError
 from raptr.model import find_layers
 from raptr.plan import Copy, Subnetwork
-from raptr.plan.subnetwork import LayerPart
+from raptr.plan.part import LayerPart
 from reference.families import HUGGING_FACE, OPT_POST, Family
 from reference.script import Script, on
 from reference.snapshot import left_alone

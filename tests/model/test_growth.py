@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 import raptr
 from raptr import RaptrError
 from raptr.plan import Copy, Stage, Subnetwork
-from raptr.plan.subnetwork import LayerPart
+from raptr.plan.part import LayerPart
 from reference.families import BERT, GPT2, HUGGING_FACE, LLAMA, MLP, T5_ENCODER, Family
 from reference.script import Script
 from reference.snapshot import left_alone

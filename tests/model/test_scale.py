@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import raptr
 from raptr import RaptrError
 from raptr.plan import Subnetwork
-from raptr.plan.subnetwork import LayerPart
+from raptr.plan.part import LayerPart
 from reference.families import ALL, ATTENTION, LLAMA, MLP, T5_ENCODER, Family
 from reference.handwritten import MLPBlock, Net, loss_of, some_tokens
 from reference.parts import scale_by_hand, scaled

@@ -13,7 +13,7 @@ from raptr import RaptrError
 from raptr.model import part as part_room
 from raptr.model.depth import gate_of
 from raptr.plan import Subnetwork
-from raptr.plan.subnetwork import LayerPart, SequenceKey
+from raptr.plan.part import LayerPart, SequenceKey
 from reference.families import ALL, ATTENTION, BERT, HUGGING_FACE, LLAMA, T5_ENCODER, Family, hugging_face
 from reference.handwritten import Net, loss_of, some_tokens
 from reference.parts import masked, one_by_one, probe, probed

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import raptr
-from raptr.plan.subnetwork import WHOLE, LayerPart, Subnetwork
+from raptr.plan.part import WHOLE, LayerPart
+from raptr.plan.subnetwork import Subnetwork
 from reference.narrow import Chosen, counts, indices, subnetwork
 from reference.script import Script
 from reference.wide import CASES, Sized, one_choice

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import raptr
 from raptr import RaptrError
 from raptr.model import count_flops
-from raptr.plan.subnetwork import LayerPart, Subnetwork
+from raptr.plan.part import LayerPart
+from raptr.plan.subnetwork import Subnetwork
 from reference.families import HUGGING_FACE, Family
 from reference.handwritten import Net
 from reference.narrow import difference, masked, narrow, subnetwork

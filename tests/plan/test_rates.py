@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raptr.plan import WHOLE, LayerPart, ModelShape, Plan, SequenceKey, Subnetwork
+from raptr.plan import WHOLE, LayerPart, LayerParts, ModelShape, Plan, SequenceKey, Subnetwork
 from raptr.plan.methods import LayerDrop, ProgressiveLayerDropping, SequenceLayerDropout, StochasticDepth
 from reference import rates as reference
 from reference.methods import two_stacks
@@ -62,9 +62,11 @@ def test_paths_and_scales_are_those_of_the_reference(method: Any, keep: Keep, di
 
 def test_parts_made_together_are_those_made_one_by_one() -> None:
     key = SequenceKey(seed=1, step=2)
-    together = LayerPart.of_each((1.5, 2.0), (1.0, 0.5), key)
+    together = LayerParts((1.5, 2.0), (1.0, 0.5), key)
     alone = (LayerPart(scale=1.5), LayerPart(scale=2.0, share=0.5, sequences=key))
-    assert together == alone
+    assert [together == alone, alone == together, together == alone[:1], together == 1] == [True, True, False, False]
+    assert (len(together), list(together), together[-1], together[1:]) == (2, list(alone), alone[-1], alone[1:])
+    assert (hash(together), repr(together)) == (hash(alone), repr(alone))
     assert [hash(part) for part in together] == [hash(part) for part in alone]
     assert [repr(part) for part in together] == [repr(part) for part in alone]
     assert pickle.loads(pickle.dumps(together)) == alone

@@ -13,6 +13,7 @@ from raptr.errors import RaptrError
 from raptr.plan import (
     LayerCosts,
     LayerPart,
+    LayerParts,
     ModelShape,
     RaPTr,
     Schedule,
@@ -313,8 +314,14 @@ CASES: dict[str, tuple[Callable[[], Any], list[str], list[str]]] = {
     "a list of heads": (lambda: LayerPart(heads=[0]), ["kept heads [0]"], ["a tuple"]),  # type: ignore[arg-type]
     "heads of text": (lambda: LayerPart(heads=("a",)), ["('a',)"], ["rising numbers"]),  # type: ignore[arg-type]
     "scale of nothing": (lambda: LayerPart(scale=0.0), ["scales 0.0, 1.0 and 1.0"], ["finite number above 0"]),
-    "one scale of nothing": (lambda: LayerPart.of_each((1.0, 0.0)), ["scales 0.0,"], ["finite number above 0"]),
-    "one scale that is no number": (lambda: LayerPart.of_each((1.0, float("nan"))), ["nan"], ["finite number above 0"]),
+    "one scale of nothing": (lambda: LayerParts((1.0, 0.0)), ["scales 0.0,"], ["finite number above 0"]),
+    "one scale that is no number": (lambda: LayerParts((1.0, float("nan"))), ["nan"], ["finite number above 0"]),
+    "shares drawn from nothing": (lambda: LayerParts((1.0,), (0.5,)), ["1 shares", "None"], ["a SequenceKey"]),
+    "a share too few": (
+        lambda: LayerParts((1.0, 1.0), (0.5,), SequenceKey(seed=0, step=0)),
+        ["1 shares", "2 layers"],
+        ["one share for each"],
+    ),
     "a share of nothing": (lambda: LayerPart(share=0.0), ["share of 0.0"], ["above 0", "up to 1"]),
     "a share above one": (lambda: LayerPart(share=1.5), ["share of 1.5"], ["above 0", "up to 1"]),
     "a share drawn from nothing": (lambda: LayerPart(share=0.5), ["share of 0.5", "None"], ["a SequenceKey"]),

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raptr.plan.subnetwork import LayerPart, Subnetwork
+from raptr.plan.part import LayerPart
+from raptr.plan.subnetwork import Subnetwork
 
 
 @dataclass(frozen=True)

@@ -201,14 +201,14 @@ class AttachedModel:
         self._refuse_detached()
         check_subnetwork(subnetwork, self._layers)
         self._widths.check(subnetwork)
-        before = [(selection.parts, selection.forced) for selection in self._selections]
+        before = [(selection.layers, selection.parts, selection.forced) for selection in self._selections]
         try:
             with self._widths.aside(subnetwork, self._selections):
                 self._set(subnetwork, forced=True)
                 yield
         finally:
-            for selection, (parts, forced) in zip(self._selections, before, strict=True):
-                selection.keep(parts, forced=forced)
+            for selection, (layers, parts, forced) in zip(self._selections, before, strict=True):
+                selection.keep(layers, parts, forced=forced)
 
     @contextmanager
     def trial(self) -> Iterator[None]:
@@ -317,8 +317,8 @@ class AttachedModel:
 
     def _set(self, subnetwork: Subnetwork, *, forced: bool) -> None:
         self._widths.choose(subnetwork, self._selections, forced=forced)
-        for i, selection in enumerate(self._selections):
-            selection.keep(dict(subnetwork.kept(i)), forced=forced)
+        for i, (selection, layers) in enumerate(zip(self._selections, subnetwork.layers, strict=True)):
+            selection.keep(layers, subnetwork.parts[i] if subnetwork.parts else (), forced=forced)
 
     def _owners(self) -> dict[int, list[Gate]]:
         """The gates of the layers that each parameter belongs to; parameters used elsewhere too are left out."""

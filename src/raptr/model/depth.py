@@ -19,7 +19,7 @@ from torch import nn
 from raptr.model.part import run_in_part
 from raptr.model.recording import refuse_recording
 from raptr.model.returns import Returns, Signature
-from raptr.plan.subnetwork import WHOLE, LayerPart
+from raptr.plan.part import WHOLE, LayerPart
 
 _GATE = "_raptr_gate"
 
@@ -28,24 +28,32 @@ class Selection:
     """What runs of a stack. Its gates share it, so that a step sets it for all of them at once.
 
     Attributes:
-        parts: the kept layers, by number, with what each runs of itself.
+        layers: the kept ones, rising.
+        parts: what each of them runs of itself; nothing where all are whole.
         forced: whether this also holds in evaluation.
         first: the first layer that is not run whole: it checks the call for all. None where all of them are.
         ran: the layers that ran with gradients since the last optimizer step.
     """
 
-    __slots__ = ("_layers", "first", "forced", "parts", "ran")
+    __slots__ = ("_all", "_place", "first", "forced", "layers", "parts", "ran")
 
     def __init__(self, layers: int) -> None:
-        self._layers = layers
+        self._all = range(layers)
         self.ran: set[int] = set()
-        self.keep(dict.fromkeys(range(layers), WHOLE))
+        self.keep(tuple(self._all))
 
-    def keep(self, parts: dict[int, LayerPart], *, forced: bool = False) -> None:
+    def keep(self, layers: Sequence[int], parts: Sequence[LayerPart] = (), *, forced: bool = False) -> None:
         """Run these layers, and of each what its part says."""
-        self.parts, self.forced = parts, forced
-        others = (layer for layer in range(self._layers) if parts.get(layer) != WHOLE)
-        self.first: int | None = next(others, None)
+        self.layers, self.parts, self.forced = layers, parts, forced
+        self._place = dict(zip(layers, self._all, strict=False))
+        self.first: int | None = next((layer for layer in self._all if self.part(layer) != WHOLE), None)
+
+    def part(self, layer: int) -> LayerPart | None:
+        """What a layer runs of itself; None for nothing."""
+        place = self._place.get(layer)
+        if place is None:
+            return None
+        return self.parts[place] if self.parts else WHOLE
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +124,7 @@ def _gated(original: Any) -> Any:
         applies = self.training or selection.forced
         if applies and layer == selection.first:
             refuse_recording(returns.stack)
-        part = selection.parts.get(layer) if applies else WHOLE
+        part = selection.part(layer) if applies else WHOLE
         if part is not None:
             if torch.is_grad_enabled():
                 selection.ran.add(layer)

@@ -23,7 +23,7 @@ from raptr.model.depth import Selection
 from raptr.model.stacks import Stack
 from raptr.model.width import LayerWidth, What, whole_class
 from raptr.plan import LayerPart, Subnetwork
-from raptr.plan.subnetwork import WHOLE
+from raptr.plan.part import WHOLE
 
 _CHOSEN = "_raptr_chosen"
 
@@ -181,7 +181,7 @@ class Widths:
         self._narrowed = True
         for i, (stack, selection) in enumerate(zip(self._stacks, selections, strict=True)):
             layers = range(len(stack.blocks))
-            self._parts[i] = [WHOLE if layer in selection.parts else None for layer in layers]
+            self._parts[i] = [selection.part(layer) for layer in layers]
             self._trained[i] = [[WHOLE] if layer in selection.ran else [] for layer in layers]
 
     def _note(self, selections: Sequence[Selection]) -> None:

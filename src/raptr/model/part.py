@@ -14,7 +14,7 @@ from raptr.errors import RaptrError
 from raptr.model.recording import refuse_routing
 from raptr.model.returns import Arguments, Keywords, Returns, Signature
 from raptr.model.sequences import cut, numbers, own_rank, put_back
-from raptr.plan.subnetwork import LayerPart
+from raptr.plan.part import LayerPart
 
 Run = Callable[..., Any]
 

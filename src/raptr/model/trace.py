@@ -25,7 +25,6 @@ from raptr.model.record import Call, recording
 from raptr.model.returns import Pattern, Returns
 from raptr.model.stacks import Required, Stack, path_of
 from raptr.model.twin import CannotRun, Inputs, Ran, attempts, first_that_runs, longest_sequence, run
-from raptr.plan.subnetwork import WHOLE
 
 _READ = "later layers also read"
 
@@ -216,7 +215,7 @@ def _rehearse(
     for stack, modules, verified in zip(stacks, blocks, found, strict=True):
         returns = Returns(stack.name, verified=True, pattern=verified.pattern)
         kept = dict(verified.required)
-        put_gates(modules, returns, kept).keep(dict.fromkeys(kept, WHOLE), forced=True)
+        put_gates(modules, returns, kept).keep(tuple(kept), forced=True)
     try:
         with torch.no_grad():
             run(ran.twin, ran.way)

@@ -6,11 +6,12 @@ plan answers, for any step in any order, which subnetwork is trained.
 
 from raptr.plan.cost import LayerCosts, StageCost, plan_cost, steps_for
 from raptr.plan.methods import METHODS, Full, RaPTr
+from raptr.plan.part import WHOLE, LayerPart, LayerParts, SequenceKey
 from raptr.plan.protocol import Keep, Method, Plan, Trainable, Width, lr_factor_of, trained_part, width_of
 from raptr.plan.resolved import digest_of, facts_of
 from raptr.plan.schedule import Schedule, Stage
 from raptr.plan.shape import ModelShape, StackShape
-from raptr.plan.subnetwork import WHOLE, Copy, LayerPart, SequenceKey, Subnetwork
+from raptr.plan.subnetwork import Copy, Subnetwork
 from raptr.plan.transition import TransitionLR
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Keep",
     "LayerCosts",
     "LayerPart",
+    "LayerParts",
     "Method",
     "ModelShape",
     "Plan",

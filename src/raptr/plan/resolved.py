@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from raptr.plan.part import LayerPart
 from raptr.plan.protocol import Trainable, lr_factor_of
 from raptr.plan.shape import ModelShape, StackShape
-from raptr.plan.subnetwork import LayerPart
 
 Fact = tuple[str, Any]
 """What something is called, and its value: a number or a tuple of numbers."""

@@ -4,156 +4,14 @@ import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from raptr.errors import RaptrError
-from raptr.plan import draw
+from raptr.plan.part import WHOLE, LayerPart, rises
 from raptr.plan.shape import ModelShape
 
-_INF = float("inf")
-
-
-class SequenceKey(NamedTuple):
-    """What decides which sequences of a batch run through the layers of a stack, beside the rank and their share.
-
-    Attributes:
-        seed: of the method.
-        step: the step.
-        micro: the micro-step.
-        stack: the stack's number.
-    """
-
-    seed: int
-    step: int
-    micro: int = 0
-    stack: int = 0
-
-    def kept(self, layer: int, share: float, batch: int, rank: int = 0) -> tuple[int, ...]:
-        """The sequences of a rank that run through a layer: at least one, so that every rank runs the layer.
-
-        Args:
-            layer: its number.
-            share: the probability of each sequence to be kept, by itself.
-            batch: how many sequences the rank has.
-            rank: its number.
-
-        Example:
-            >>> SequenceKey(seed=0, step=7).kept(layer=3, share=1.0, batch=4)
-            (0, 1, 2, 3)
-        """
-        place = (self.step, draw.pair(self.micro, rank), draw.pair(self.stack, layer))
-        words = draw.words(self.seed, draw.SEQUENCES, place, batch)
-        chosen = (draw.uniforms(words) < share).nonzero()[0]
-        return tuple(chosen.tolist()) or (int(words.argmin()),)
-
-
-def _is_factor(value: Any) -> bool:
-    """Whether it is a finite number above 0."""
-    try:
-        return bool(0 < value < _INF)
-    except TypeError:
-        return False
-
-
-class _Part(NamedTuple):
-    scale: float
-    heads: tuple[int, ...] | None
-    neurons: tuple[int, ...] | None
-    head_scale: float
-    neuron_scale: float
-    share: float
-    sequences: SequenceKey | None
-
-
-class LayerPart(_Part):
-    """What a kept layer runs of itself; by default all of it. A tuple, since a step can make a hundred of these.
-
-    Attributes:
-        scale: factor on the layer's residual update: x + scale * (layer(x) - x).
-        heads: the kept attention heads (groups of heads that share keys and values), rising; None for all.
-        neurons: the kept neurons of the MLP, rising; None for all.
-        head_scale: factor on the output of the attention, before its bias.
-        neuron_scale: factor on the output of the MLP, before its bias.
-        share: the probability of each sequence of the batch to run through the layer.
-        sequences: what they are drawn from; None where all of them run.
-
-    Raises:
-        RaptrError: heads or neurons that are not rising numbers from 0 on, a scale that is not above 0, or a share
-            of the sequences that is not between 0 and 1 or says not what it is drawn from.
-    """
-
-    __slots__ = ()
-
-    def __new__(
-        cls,
-        scale: float = 1.0,
-        heads: tuple[int, ...] | None = None,
-        neurons: tuple[int, ...] | None = None,
-        head_scale: float = 1.0,
-        neuron_scale: float = 1.0,
-        share: float = 1.0,
-        sequences: SequenceKey | None = None,
-    ) -> "LayerPart":
-        if heads is not None:
-            _check_kept("heads", heads)
-        if neurons is not None:
-            _check_kept("neurons", neurons)
-        if not (_is_factor(scale) and _is_factor(head_scale) and _is_factor(neuron_scale)):
-            raise RaptrError(
-                f"scales {scale!r}, {head_scale!r} and {neuron_scale!r} of a layer: "
-                "each must be a finite number above 0."
-            )
-        if share != 1 and not (_is_factor(share) and share < 1 and isinstance(sequences, SequenceKey)):
-            raise RaptrError(
-                f"a layer was to run on a share of {share!r} of the sequences, drawn from {sequences!r}; give a number "
-                "above 0 and up to 1, and where it is not 1 a SequenceKey that says what they are drawn from."
-            )
-        drawn = None if share == 1 else sequences
-        return super().__new__(cls, scale, heads, neurons, head_scale, neuron_scale, share, drawn)
-
-    def rows(self, layer: int, batch: int, rank: int = 0) -> Sequence[int]:
-        """The sequences of a rank's batch that run through the layer of this number, rising; at least one.
-
-        Example:
-            >>> list(LayerPart().rows(layer=3, batch=4))
-            [0, 1, 2, 3]
-        """
-        return range(batch) if self.sequences is None else self.sequences.kept(layer, self.share, batch, rank)
-
-    @classmethod
-    def of_each(
-        cls, scales: npt.ArrayLike, shares: Sequence[float] = (), key: SequenceKey | None = None
-    ) -> tuple["LayerPart", ...]:
-        """A part for each layer of a stack, of its scale: much faster than one by one, for deep models.
-
-        Args:
-            scales: of the layers.
-            shares: of their sequences; none for all.
-            key: what these are drawn from.
-
-        Raises:
-            RaptrError: a scale that is not above 0.
-
-        Example:
-            >>> LayerPart.of_each((1.0, 2.0)) == (LayerPart(), LayerPart(scale=2.0))
-            True
-        """
-        each: list[float] = np.asarray(scales, dtype=np.float64).tolist()
-        if not (min(each, default=1.0) > 0 and sum(each) < _INF):
-            for scale in each:
-                cls(scale=scale)  # says what is wrong
-        nothing, one = repeat(None), repeat(1.0)
-        keys = [None if share == 1 else key for share in shares] if 1 in shares else repeat(key)
-        fields = zip(each, nothing, nothing, one, one, shares or one, keys, strict=False)
-        return tuple(map(tuple.__new__, repeat(cls), fields))
-
-
-WHOLE = LayerPart()
-"""A layer that runs all of itself."""
+Parts = tuple[Sequence[LayerPart], ...]
+"""Of each stack, what its kept layers run of themselves, in their order."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +32,7 @@ class Subnetwork:
     """
 
     layers: tuple[tuple[int, ...], ...]
-    parts: tuple[tuple[LayerPart, ...], ...] = ()
+    parts: Parts = ()
 
     def __post_init__(self) -> None:
         try:
@@ -186,7 +44,7 @@ class Subnetwork:
             ) from error
         object.__setattr__(self, "layers", layers)
         for path in layers:
-            if not _rises(path):
+            if not rises(path):
                 raise RaptrError(
                     f"kept layers {path} are not rising numbers from 0 on; "
                     "give each kept layer once, in order, counted from 0."
@@ -200,9 +58,7 @@ class Subnetwork:
         return cls(paths)
 
     @classmethod
-    def unchecked(
-        cls, layers: tuple[tuple[int, ...], ...], parts: tuple[tuple[LayerPart, ...], ...] = ()
-    ) -> "Subnetwork":
+    def unchecked(cls, layers: tuple[tuple[int, ...], ...], parts: Parts = ()) -> "Subnetwork":
         """For a plan, which makes one at each step: nothing is looked at again that is known of what it made.
 
         Args:
@@ -294,7 +150,7 @@ class Copy:
     silent: bool = False
 
 
-def _checked(given: Any, sizes: tuple[int, ...]) -> tuple[tuple[LayerPart, ...], ...]:
+def _checked(given: Any, sizes: tuple[int, ...]) -> Parts:
     """Parts, one for each kept layer; nothing where all of them are whole."""
     try:
         parts = tuple(map(tuple, given))
@@ -310,18 +166,5 @@ def _checked(given: Any, sizes: tuple[int, ...]) -> tuple[tuple[LayerPart, ...],
     return _needed(parts)
 
 
-def _needed(parts: tuple[tuple[LayerPart, ...], ...]) -> tuple[tuple[LayerPart, ...], ...]:
+def _needed(parts: Parts) -> Parts:
     return () if all(part is WHOLE or part == WHOLE for each in parts for part in each) else parts
-
-
-def _check_kept(name: str, kept: Any) -> None:
-    if not (isinstance(kept, tuple) and kept and _rises(kept)):
-        shown = f"({', '.join(map(str, kept[:12]))}, ...)" if isinstance(kept, tuple) and len(kept) > 12 else repr(kept)
-        raise RaptrError(f"kept {name} {shown} are not a tuple of rising numbers from 0 on; give at least one.")
-
-
-def _rises(numbers: tuple[int, ...]) -> bool:
-    try:
-        return all(map(operator.lt, (-1, *numbers), numbers))
-    except TypeError:
-        return False

@@ -8,10 +8,11 @@ from typing import Protocol
 from raptr.errors import RaptrError
 from raptr.plan import draw
 from raptr.plan.methods.spec import Redraw, Sampler, Scaling
+from raptr.plan.part import WHOLE, LayerPart
 from raptr.plan.protocol import Keep
 from raptr.plan.schedule import Schedule, Stage, stage_at
 from raptr.plan.shape import ModelShape
-from raptr.plan.subnetwork import WHOLE, Copy, LayerPart, Subnetwork
+from raptr.plan.subnetwork import Copy, Subnetwork
 from raptr.plan.transition import TransitionLR
 
 Kept = tuple[tuple[int, ...], ...]

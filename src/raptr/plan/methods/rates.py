@@ -1,5 +1,6 @@
 """`RatePlan`: layers that are dropped by themselves, each at its own rate. What layer dropping becomes when bound."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -9,10 +10,11 @@ import numpy.typing as npt
 
 from raptr.plan import draw
 from raptr.plan.methods.spec import Redraw, always_kept
+from raptr.plan.part import LayerPart, LayerParts, SequenceKey
 from raptr.plan.protocol import Keep
 from raptr.plan.schedule import Stage, check_steps, stage_at
 from raptr.plan.shape import ModelShape
-from raptr.plan.subnetwork import Copy, LayerPart, SequenceKey, Subnetwork
+from raptr.plan.subnetwork import Copy, Subnetwork
 
 Depths = tuple[float, ...]
 """Of each layer of a stack, what the rate of a step is multiplied with."""
@@ -112,16 +114,16 @@ class RatePlan:
         """Whether kept layers are scaled at all."""
         return any(scaled.any() for _, scaled in self._of_stacks)
 
-    def _dropped(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], tuple[LayerPart, ...]]:
+    def _dropped(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], Sequence[LayerPart]]:
         depths, scaled = self._of_stacks[i]
         words = draw.words(self.rule.seed, draw.PATHS, (*place, i), len(depths))
         kept = (draw.uniforms(words) < 1 - depths * rate).nonzero()[0]
-        return tuple(kept.tolist()), LayerPart.of_each(1 / (1 - scaled[kept] * rate)) if self._scales else ()
+        return tuple(kept.tolist()), LayerParts(1 / (1 - scaled[kept] * rate)) if self._scales else ()
 
-    def _masked(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], tuple[LayerPart, ...]]:
+    def _masked(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], Sequence[LayerPart]]:
         depths, scaled = self._of_stacks[i]
         key = SequenceKey(self.rule.seed, *place, i)
-        parts = LayerPart.of_each(1 / (1 - scaled * rate), (1 - depths * rate).tolist(), key)
+        parts = LayerParts(1 / (1 - scaled * rate), (1 - depths * rate).tolist(), key)
         return tuple(range(len(depths))), parts
 
 

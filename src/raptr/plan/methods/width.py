@@ -20,10 +20,11 @@ from raptr.plan.methods.spec import (
     check_drawn,
     check_transition,
 )
+from raptr.plan.part import LayerPart
 from raptr.plan.protocol import Keep, Width
 from raptr.plan.schedule import Schedule, Stage, nearest
 from raptr.plan.shape import ModelShape
-from raptr.plan.subnetwork import Copy, LayerPart, Subnetwork
+from raptr.plan.subnetwork import Copy, Subnetwork
 from raptr.plan.transition import TransitionLR
 
 Narrowed = Literal["both", "heads", "neurons"]
