@@ -36,8 +36,8 @@ Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad fi
 Workers = Annotated[
     int,
     typer.Option(
-        help="Runs at a time, each with its share of the cores; 0: one on each core. Faster where models are small; a "
-        "run's seconds are then of little use."
+        help="Runs at a time, each with its share of the cores and one GPU; 0: one on each GPU, or else on each core. "
+        "Faster where models are small; a run's seconds are then of little use."
     ),
 ]
 

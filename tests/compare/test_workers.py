@@ -1,5 +1,6 @@
 """Runs side by side: the same losses, a stop that reaches all, and nothing left behind."""
 
+import io
 import os
 import signal
 import time
@@ -12,10 +13,12 @@ from rich.console import Console
 
 import started
 from raptr.compare import compare
-from raptr.compare.workers import workers_of
+from raptr.compare.gpus import gpus_of
+from raptr.compare.workers import side_by_side, workers_of
 from raptr.config import dump
 from raptr.data.encoding import cores
 from raptr.errors import STOPPED, RaptrError
+from raptr.train.stop import Stop
 from runs import metrics, timeless, tiny
 
 RUNS = ("full-seed0", "raptr-seed0", "full-seed1", "raptr-seed1")
@@ -25,7 +28,8 @@ LONG = tiny(training__max_steps=STEPS, evaluation__every=100, checkpoints__every
 
 def run(config: Any, folder: Path, cache: Path, **changes: Any) -> Any:
     values: dict[str, Any] = {"methods": ["full", "raptr"], "seeds": 2, "budget": "flops"}
-    return compare(config, folder=folder, cache=cache, console=Console(quiet=True), **{**values, **changes})
+    values["console"] = Console(quiet=True)
+    return compare(config, folder=folder, cache=cache, **{**values, **changes})
 
 
 def begin(folder: Path, cache: Path, config: Any = LONG) -> started.Started:
@@ -133,12 +137,54 @@ def test_one_that_fails_does_not_end_the_others(tmp_path: Path, cache: Path, cap
     assert run(tiny(), folder, cache) is not None, "what is missing is trained"
 
 
-def test_one_worker_for_each_core_and_none_below(tmp_path: Path, cache: Path) -> None:
-    assert workers_of(0) == cores() >= 1
-    assert workers_of(3) == 3
+def test_one_worker_for_each_gpu_or_else_core_and_none_below(tmp_path: Path, cache: Path) -> None:
+    assert workers_of(0, ()) == cores() >= 1
+    assert workers_of(0, ("0", "1", "2", "3", "4")) == 5
+    assert workers_of(3, ()) == workers_of(3, ("0",)) == 3
     with pytest.raises(RaptrError, match="--workers is -1; give 1 or more, or 0"):
         run(tiny(), tmp_path / "x", cache, workers=-1)
     assert not (tmp_path / "x").exists()
+
+
+def note_gpu(folder: Path, _chosen: Any, names: list[tuple[int, str]], *_: Any) -> None:
+    """In the place of a worker's training: what it sees."""
+    for _, name in names:
+        (folder / name).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+
+
+@pytest.mark.parametrize(("shown", "seen"), [(None, "0 1 0"), ("4,MIG-1", "4 MIG-1 4")])
+def test_each_process_sees_one_gpu_of_several(
+    shown: str | None, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("raptr.compare.workers._work", note_gpu)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if shown is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    assert gpus_of(tiny(training__use_cpu=True)) == ()
+    gpus = gpus_of(tiny(training__use_cpu=False))
+    asked: Any = tmp_path
+    names = [(k, f"run{k}") for k in range(3)]
+    side_by_side(asked, {}, names, 3, gpus=gpus, total=3, command="", stop=Stop())
+    assert " ".join((tmp_path / name).read_text() for _, name in names) == seen
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == shown
+
+
+def test_a_process_is_shown_one_gpu_also_alone_and_all_where_there_is_one(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(
+        "raptr.compare.comparison.planned", lambda *_: seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    )
+    for count in (0, 1, 2):
+        monkeypatch.setattr("torch.cuda.device_count", lambda count=count: count)
+        said = Console(record=True, width=140, file=io.StringIO())
+        with pytest.raises(AttributeError):  # nothing was planned
+            run(tiny(training__use_cpu=False), tmp_path / "x", cache, console=said)
+        assert ("2 GPUs are there; --workers 0" in said.export_text()) == (count == 2)
+    assert seen == [None, None, "0"]
 
 
 def children(pid: int) -> list[int]:

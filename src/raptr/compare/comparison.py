@@ -9,6 +9,7 @@ from rich.console import Console
 
 from raptr.compare import sweep
 from raptr.compare.budget import NOTES, Budget
+from raptr.compare.gpus import gpus_of, showing
 from raptr.compare.jobs import Comparison, Job
 from raptr.compare.planned import Asked, on_the_clock, planned
 from raptr.compare.workers import side_by_side, train_all, workers_of
@@ -71,7 +72,8 @@ def compare(
         grid: hyper-parameters to choose for every method, see `raptr.compare.sweep.parse_sweep`.
         tuning_seeds: runs of each trial.
         stop: when to stop early, see `raptr.train.engine.train`.
-        workers: runs at a time, 0 for one on each core, see `raptr.compare.workers.side_by_side`.
+        workers: runs at a time, 0 for one on each GPU, or else on each core; see
+            `raptr.compare.workers.side_by_side`.
 
     Returns:
         The content of summary.json, which is written too; None while runs are missing.
@@ -94,17 +96,36 @@ def compare(
         grid=grid or {},
         tuning_seeds=tuning_seeds,
     )
-    workers = workers_of(workers)
+    gpus = gpus_of(config)
+    workers = workers_of(workers, gpus)
+    if workers < len(gpus):
+        console.print(f"{len(gpus)} GPUs are there; --workers 0 trains a run on each at a time", highlight=False)
+    stop = Stop() if stop is None else stop
+    with showing(gpus):
+        return _compare(asked, workers, gpus, console, command=command, only=only, stop=stop)
+
+
+def _compare(
+    asked: Asked,
+    workers: int,
+    gpus: Sequence[str],
+    console: Console,
+    *,
+    command: str,
+    only: Sequence[str],
+    stop: Stop,
+) -> Any:
+    """The same, of what is asked, in a process that sees one GPU at most."""
+    config, folder, grid = asked.config, asked.folder, asked.grid
     comparison = planned(asked, console)
     asked = replace(asked, methods=comparison.labels)
     wanted = _wanted(comparison, only)
-    record = {"budget": budget, "config": config.model_dump(mode="json")}
+    record = {"budget": asked.budget, "config": config.model_dump(mode="json")}
     if grid:
         record["sweep"] = {"grid": grid, "seeds": list(comparison.tuning_seeds)}
     claim_folder(folder, write_yaml(record), "comparison.yaml")
     write_json(folder / "comparison.json", _description(comparison, workers))
     comparison = on_the_clock(comparison, console)
-    stop = Stop() if stop is None else stop
 
     def go(jobs: list[Job], before: int, chosen: dict[str, sweep.Values]) -> None:
         numbered = list(enumerate(jobs, start=before + 1))
@@ -113,7 +134,7 @@ def compare(
         here = [pair for pair in numbered if (pair[0], pair[1].name) not in apart]  # finished ones are checked here
         train_all(here, folder, total=len(wanted), command=command, console=console, stop=stop)
         if apart:
-            side_by_side(asked, chosen, apart, workers, total=len(wanted), command=command, stop=stop)
+            side_by_side(asked, chosen, apart, workers, gpus=gpus, total=len(wanted), command=command, stop=stop)
 
     trials = [job for job in comparison.trials() if job.name in wanted]
     go(trials, 0, {})

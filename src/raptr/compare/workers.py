@@ -13,6 +13,7 @@ import torch
 import transformers
 from rich.console import Console
 
+from raptr.compare.gpus import showing
 from raptr.compare.jobs import Job
 from raptr.compare.planned import Asked, on_the_clock, planned
 from raptr.compare.sweep import Values
@@ -31,15 +32,15 @@ def train_all(
         train(job.task, folder / job.name, console=console, command=command, title=title, stop=stop, keep_diverged=True)
 
 
-def workers_of(asked: int) -> int:
-    """How many runs are trained at a time: as many as asked for, or for 0 one for each core.
+def workers_of(asked: int, gpus: Sequence[str]) -> int:
+    """How many runs are trained at a time: as many as asked for, or for 0 one for each GPU, or else for each core.
 
     Raises:
         RaptrError: less than 0.
     """
     if asked < 0:
-        raise RaptrError(f"--workers is {asked}; give 1 or more, or 0 for one run on each core.")
-    return asked or cores()
+        raise RaptrError(f"--workers is {asked}; give 1 or more, or 0 for one run on each GPU, or else on each core.")
+    return asked or len(gpus) or cores()
 
 
 def side_by_side(
@@ -48,21 +49,23 @@ def side_by_side(
     names: Sequence[tuple[int, str]],
     workers: int,
     *,
+    gpus: Sequence[str],
     total: int,
     command: str,
     stop: Stop,
 ) -> None:
     """Train runs in several processes at a time: for small models this is faster than all cores for each run.
 
-    Every process is given its share of the runs beforehand, and of the cores. Losses do not depend on it but for
-    rounding; the runs' seconds are those of a machine that does other work too. A stop reaches every process, as does
-    the end of this one: their runs end a step, save, and go on by the same command.
+    Every process is given its share of the runs beforehand, its share of the cores, and one GPU of several. Losses do
+    not depend on it but for rounding; the runs' seconds are those of a machine that does other work too. A stop reaches
+    every process, as does the end of this one: their runs end a step, save, and go on by the same command.
 
     Args:
         asked: of the comparison.
         chosen: the values of each method, where it is tuned.
         names: of the runs, with their numbers.
         workers: processes at most.
+        gpus: that they use in turn, see `raptr.compare.gpus.gpus_of`.
         total: runs of the whole command.
         command: for the runs' records.
         stop: when to stop early.
@@ -81,8 +84,9 @@ def side_by_side(
     told = False
     with stop.listening():
         try:
-            for process in processes:
-                process.start()
+            for k, process in enumerate(processes):
+                with showing(gpus, k):
+                    process.start()
             while alive := [process for process in processes if process.is_alive()]:
                 wait([process.sentinel for process in alive], timeout=0.2)
                 if stop.reason and not told:
