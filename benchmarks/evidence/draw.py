@@ -8,6 +8,7 @@ benchmarks/evidence/stored/NAME --output FOLDER` makes all of it. A comparison w
 of those that are, and no verdict. A test fails when the page is not what this script would write.
 """
 
+import json
 import re
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import points
+from chart import draw_map
 from points import is_finished
 from questions import Comparison, comparisons
 from store import missing
@@ -38,11 +40,12 @@ def main() -> None:
     """Write the page and its figures again."""
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), STORED), encoding="utf-8")
     points.FILE.write_text(points.points(STORED), encoding="utf-8")
+    FIGURES.mkdir(exist_ok=True)
+    draw_map(json.loads(points.points(STORED)), FIGURES / "map.png")
     for comparison in comparisons([]):
         folder = STORED / comparison.name
         if not is_finished(comparison, folder):
             continue
-        FIGURES.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory() as place:
             write_report(folder, output=Path(place))
             shutil.copyfile(Path(place) / "figures" / "result.png", FIGURES / f"{comparison.name}.png")

@@ -1,0 +1,78 @@
+"""The map: each method's difference from full training against the length of the run, a panel for each model."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from raptr.report import theme
+from raptr.report.figures.common import Palette, Row, colour, layered
+
+NAMES = {
+    "RaPTr 6-8-10-12": "RaPTr 6-8-10-12",
+    "Gradual stacking 6-9-12": "Gradual stacking 6-9-12",
+    "a smaller model": "Smaller dense model, 9 layers",
+}
+"""What is on it, as points name it and as the map does."""
+
+REACH = 0.6
+"""Differences up to this are shown."""
+
+BESIDE = 1.05
+"""Methods of one length stand beside each other, apart by this factor."""
+
+
+def draw_map(points: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write the map of points as `points.of` makes them, of which the first one of each method, model and length."""
+    chart = map_chart(rows_of(points))
+    config = {**theme.vega_config(dark=False, ground=theme.LIGHT["ground"]), "padding": 20, "font": "sans-serif"}
+    path.write_bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=2, config=config, allowed_base_urls=[]))
+
+
+def rows_of(points: Iterable[dict[str, Any]]) -> list[Row]:
+    """What is drawn: one row for each method, model and length.
+
+    Example:
+        >>> rows_of([])
+        []
+    """
+    found: dict[tuple[str, str, float], Row] = {}
+    for point in points:
+        if point["name"] not in NAMES:
+            continue
+        panel = f"{point['architecture']}, {point['parameters'] / 1e3:,.0f} k parameters in the layers"
+        length = point["tokens"] / point["parameters"]
+        turn = list(NAMES).index(point["name"]) - 1
+        row = {"x": length * BESIDE**turn, "y": point["difference"], "lo": point["low"], "hi": point["high"]}
+        found.setdefault((panel, point["name"], length), {"m": NAMES[point["name"]], "panel": panel, **row})
+    return list(found.values())
+
+
+def map_chart(rows: list[Row]) -> alt.VConcatChart:
+    """A panel for each model: dots with their intervals, cut off at `REACH`."""
+    palette = Palette.of(list(NAMES.values()), None)
+    lengths = [row["x"] for row in rows]
+    x = alt.X(
+        "x:Q",
+        title="Tokens of full training for each parameter of the layers",
+        scale=alt.Scale(type="log", domain=[min(lengths) / 1.2, max(lengths) * 1.2], nice=False),
+        axis=alt.Axis(values=[1, 2, 5, 10, 20, 50, 100], format="~g"),
+    )
+    y = alt.Scale(domain=[-REACH, REACH], nice=False)
+    panels = []
+    for panel in dict.fromkeys(row["panel"] for row in rows):
+        base = alt.Chart(alt.Data(values=[row for row in rows if row["panel"] == panel]))
+        zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(style="zero").encode(alt.Y("zero:Q", scale=y))
+        title = "Loss against full training"
+        bars = base.mark_rule(clip=True, strokeWidth=8, strokeOpacity=0.25, strokeCap="round")
+        dots = base.mark_point(clip=True, filled=True, size=60, fillOpacity=1)
+        tint = colour(palette, legend=True)
+        chart = layered(
+            zero,
+            bars.encode(x, alt.Y("lo:Q", title=title, scale=y), alt.Y2("hi:Q"), color=tint),
+            dots.encode(x, alt.Y("y:Q", title=title, scale=y), color=tint),
+        )
+        panels.append(chart.properties(width=640, height=200, title=panel))
+    return alt.vconcat(*panels, spacing=24)
