@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 EVIDENCE = ROOT / "benchmarks" / "evidence"
 sys.path.insert(0, str(EVIDENCE))
 
+import chart  # noqa: E402
 import draw  # noqa: E402
 import points  # noqa: E402
 import run  # noqa: E402
@@ -33,6 +34,19 @@ def test_the_page_is_what_is_kept() -> None:
     shown = {ROOT / "docs" / name for name in re.findall(r"\]\((results/[^)]+\.png)\)", text)}
     assert shown == set(draw.FIGURES.glob("*.png"))
     assert points.FILE.read_text(encoding="utf-8") == points.points(draw.STORED)
+
+
+def test_the_map_shows_each_method_once_for_each_model_and_length(tmp_path: Path) -> None:
+    known = json.loads(points.FILE.read_text(encoding="utf-8"))
+    rows = chart.rows_of(known)
+    places = [(row["panel"], row["m"], row["x"]) for row in rows]
+    assert len(set(places)) == len(places) >= 2
+    assert {row["m"] for row in rows} <= set(chart.NAMES.values())
+    first = next(point for point in known if point["name"] in chart.NAMES)
+    assert (rows[0]["y"], rows[0]["lo"], rows[0]["hi"]) == (first["difference"], first["low"], first["high"])
+    assert chart.rows_of([first, {**first, "difference": 1.0}]) == rows[:1], "the first comparison of a kind"
+    chart.draw_map(known, tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_is_kept_belongs_to_a_question_and_to_no_machine() -> None:
