@@ -152,22 +152,26 @@ def note_gpu(folder: Path, _chosen: Any, names: list[tuple[int, str]], *_: Any) 
         (folder / name).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 
 
-@pytest.mark.parametrize(("shown", "seen"), [(None, "0 1 0"), ("4,MIG-1", "4 MIG-1 4")])
-def test_each_process_sees_one_gpu_of_several(
-    shown: str | None, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny(training__use_cpu=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("raptr.compare.workers._work", note_gpu)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if shown is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    assert gpus_of(config) == ("0", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, MIG-1")
+    assert gpus_of(config) == ("4", "MIG-1")
     assert gpus_of(tiny(training__use_cpu=True)) == ()
-    gpus = gpus_of(tiny(training__use_cpu=False))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert gpus_of(config) == ()
+
+
+def test_each_process_sees_one_gpu_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raptr.compare.workers._work", note_gpu)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
     asked: Any = tmp_path
     names = [(k, f"run{k}") for k in range(3)]
-    side_by_side(asked, {}, names, 3, gpus=gpus, total=3, command="", stop=Stop())
-    assert " ".join((tmp_path / name).read_text() for _, name in names) == seen
-    assert os.environ.get("CUDA_VISIBLE_DEVICES") == shown
+    side_by_side(asked, {}, names, 2, gpus=("4", "6", "7"), total=3, command="", stop=Stop())
+    assert [(tmp_path / name).read_text() for _, name in names] == ["4", "6", "4"], "of two processes"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6,7"
 
 
 def test_a_process_is_shown_one_gpu_also_alone_and_all_where_there_is_one(
