@@ -221,6 +221,13 @@ QUESTIONS = (
                 beside="raptr",
             ),
             Comparison(
+                name="post_norm_long",
+                methods=RIVALS,
+                values=("model.architecture=bert", f"{RATE}=3e-3", steps(4000)),
+                base="bert.yaml",
+                beside="smaller",
+            ),
+            Comparison(
                 name="pre_norm",
                 methods=("full", "raptr"),
                 values=("model.architecture=roberta-prelayernorm",),
