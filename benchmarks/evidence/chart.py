@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-import vl_convert
 
-from raptr.report import theme
 from raptr.report.figures.common import Palette, Row, colour, layered
+from raptr.report.write import png_of
 
 NAMES = {
     "RaPTr 6-8-10-12": "RaPTr 6-8-10-12",
     "Gradual stacking 6-9-12": "Gradual stacking 6-9-12",
-    "a smaller model": "Smaller dense model, 9 layers",
+    "a smaller model": "Smaller dense model",
 }
 """What is on it, as points name it and as the map does."""
 
@@ -26,9 +25,9 @@ BESIDE = 1.05
 
 def draw_map(points: Iterable[dict[str, Any]], path: Path) -> None:
     """Write the map of points as `points.of` makes them, of which the first one of each method, model and length."""
-    chart = map_chart(rows_of(points))
-    config = {**theme.vega_config(dark=False, ground=theme.LIGHT["ground"]), "padding": 20, "font": "sans-serif"}
-    path.write_bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=2, config=config, allowed_base_urls=[]))
+    spec = map_chart(rows_of(points)).to_dict()
+    del spec["config"]  # Altair's; the report's takes its place
+    path.write_bytes(png_of(spec))
 
 
 def rows_of(points: Iterable[dict[str, Any]]) -> list[Row]:

@@ -322,6 +322,16 @@ CASES: dict[str, tuple[Callable[[], Any], list[str], list[str]]] = {
         ["1 shares", "2 layers"],
         ["one share for each"],
     ),
+    "one share that is no number": (
+        lambda: LayerParts((1.0, 1.0), (0.5, float("nan")), SequenceKey(seed=0, step=0)),
+        ["share of nan"],
+        ["above 0", "up to 1"],
+    ),
+    "one share above one": (
+        lambda: LayerParts((1.0, 1.0), (0.1, 1.5), SequenceKey(seed=0, step=0)),
+        ["share of 1.5"],
+        ["above 0", "up to 1"],
+    ),
     "a share of nothing": (lambda: LayerPart(share=0.0), ["share of 0.0"], ["above 0", "up to 1"]),
     "a share above one": (lambda: LayerPart(share=1.5), ["share of 1.5"], ["above 0", "up to 1"]),
     "a share drawn from nothing": (lambda: LayerPart(share=0.5), ["share of 0.5", "None"], ["a SequenceKey"]),

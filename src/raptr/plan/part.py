@@ -138,7 +138,8 @@ class LayerParts(Sequence[LayerPart]):
         key: what these are drawn from.
 
     Raises:
-        RaptrError: a scale that is not above 0, or shares that are not one for each layer, or of nothing.
+        RaptrError: a scale that is not above 0, or shares that are not one for each layer, are drawn from
+            nothing, or are not above 0 and up to 1.
 
     Example:
         >>> LayerParts((1.0, 2.0)) == (LayerPart(), LayerPart(scale=2.0))
@@ -158,6 +159,9 @@ class LayerParts(Sequence[LayerPart]):
                 f"{len(shares)} shares of the sequences were given for {len(self._scales)} layers, drawn from {key!r}; "
                 "give one share for each layer, and a SequenceKey."
             )
+        if shares and not (min(shares) > 0 and max(shares) <= 1 and sum(shares) <= len(shares)):  # NaN is in the sum
+            for share in shares:
+                LayerPart(share=share, sequences=key)
 
     def __len__(self) -> int:
         return len(self._scales)

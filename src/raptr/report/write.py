@@ -41,15 +41,20 @@ def write_report(*folders: Path, output: Path | None = None) -> Path:
     alone = comparisons[0] if len(comparisons) == 1 else None
     target = output or (alone.folder if alone else SEVERAL)
     page = render(comparisons, target)
-    light = {**theme.vega_config(dark=False, ground=theme.LIGHT["ground"]), "padding": 20, "font": "sans-serif"}
     for name, spec in _figures(comparisons, alone).items():
-        image = vl_convert.vegalite_to_png(spec, scale=SCALE, config=light, allowed_base_urls=[])
-        _replace(target / "figures" / name, image)
+        _replace(target / "figures" / name, png_of(spec))
     if alone and output is None and not alone.single and not alone.unfinished:
         content = json.dumps(summary_of(alone), indent=2, allow_nan=False) + "\n"
         _replace(alone.folder / "summary.json", content.encode())
     _replace(target / "report.html", page.encode())
     return target / "report.html"
+
+
+def png_of(spec: Spec) -> bytes:
+    """Returns a figure as a PNG file on a light ground; nothing is loaded for it."""
+    light = {**theme.vega_config(dark=False, ground=theme.LIGHT["ground"]), "padding": 20, "font": "sans-serif"}
+    image: bytes = vl_convert.vegalite_to_png(spec, scale=SCALE, config=light, allowed_base_urls=[])
+    return image
 
 
 def _figures(comparisons: list[Comparison], alone: Comparison | None) -> dict[str, Spec]:
