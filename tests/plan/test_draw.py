@@ -47,6 +47,18 @@ def test_uniforms_are_the_upper_bits_in_the_half_open_unit_interval() -> None:
     assert draw.uniforms(edge).tolist() == [0.0, 0.0, 2.0**-53, 0.5, 1 - 2.0**-53]
 
 
+def test_below_is_the_comparison_of_uniforms() -> None:
+    words = np.concatenate(
+        [np.array([0, 2**11 - 1, 2**11, 2**63, 2**64 - 1], dtype=np.uint64), draw.words(0, draw.PATHS, (1, 2, 3), 995)]
+    )
+    numbers = draw.uniforms(words)
+    for p in (0.0, 2.0**-53, 0.25, 0.1 + 0.2, 0.5, 1 - 2.0**-53, 1.0, *numbers[:50].tolist()):
+        assert draw.below(words, p).tolist() == (numbers < p).tolist()
+    each = np.roll(numbers, 1)
+    each[::3] = numbers[::3]  # the number itself is not below it
+    assert draw.below(words, each).tolist() == (numbers < each).tolist()
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2**63])
 def test_uniforms_are_uniform_along_steps(seed: int) -> None:
     # False-alarm rate 1e-6 over the three seeds and two tests.

@@ -19,7 +19,7 @@ from torch import nn
 from raptr.model.part import run_in_part
 from raptr.model.recording import refuse_recording
 from raptr.model.returns import Returns, Signature
-from raptr.plan.part import WHOLE, LayerPart
+from raptr.plan.part import WHOLE, LayerPart, all_whole
 
 _GATE = "_raptr_gate"
 
@@ -31,22 +31,23 @@ class Selection:
         layers: the kept ones, rising.
         parts: what each of them runs of itself; nothing where all are whole.
         forced: whether this also holds in evaluation.
-        first: the first layer that is not run whole: it checks the call for all. None where all of them are.
+        whole: whether every layer runs, and all of itself.
         ran: the layers that ran with gradients since the last optimizer step.
     """
 
-    __slots__ = ("_all", "_place", "first", "forced", "layers", "parts", "ran")
+    __slots__ = ("_every", "_place", "forced", "layers", "parts", "ran", "whole")
 
     def __init__(self, layers: int) -> None:
-        self._all = range(layers)
+        self._every = {layer: layer for layer in range(layers)}
         self.ran: set[int] = set()
-        self.keep(tuple(self._all))
+        self.keep(tuple(self._every))
 
     def keep(self, layers: Sequence[int], parts: Sequence[LayerPart] = (), *, forced: bool = False) -> None:
         """Run these layers, and of each what its part says."""
         self.layers, self.parts, self.forced = layers, parts, forced
-        self._place = dict(zip(layers, self._all, strict=False))
-        self.first: int | None = next((layer for layer in self._all if self.part(layer) != WHOLE), None)
+        every = len(layers) == len(self._every)
+        self._place = self._every if every else dict(zip(layers, self._every, strict=False))
+        self.whole = every and all_whole(parts)
 
     def part(self, layer: int) -> LayerPart | None:
         """What a layer runs of itself; None for nothing."""
@@ -122,7 +123,7 @@ def _gated(original: Any) -> Any:
         returns, selection, layer = gate.returns, gate.selection, gate.layer
         run = super(gated, self).__call__
         applies = self.training or selection.forced
-        if applies and layer == selection.first:
+        if applies and layer == 0 and not selection.whole:  # the first layer checks the call for all
             refuse_recording(returns.stack)
         part = selection.part(layer) if applies else WHOLE
         if part is not None:

@@ -88,6 +88,8 @@ class Widths:
 
     def check(self, subnetwork: Subnetwork) -> None:
         """Refuse factors on attention or MLP of layers in which neither can be told."""
+        if not subnetwork.narrow:
+            return
         for stack, found, parts in zip(self._stacks, self._found, subnetwork.parts, strict=False):
             if isinstance(found, str) and any(part.head_scale != 1 or part.neuron_scale != 1 for part in parts):
                 raise RaptrError(f"attention or MLP of {stack.name!r} were to be scaled, but cannot be: {found}.")

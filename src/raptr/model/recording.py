@@ -20,7 +20,7 @@ ASKED = ("output_hidden_states", "output_attentions")
 
 
 def refuse_recording(stack: str) -> None:
-    """Refuse to skip a layer whose output was asked for; call it from the first layer that is not run whole.
+    """Refuse to skip a layer whose output was asked for; call it from the first layer of a stack that is not run whole.
 
     Covered: calls of a transformers model with the keyword or position, directly or through wrappers, and its
     configuration. Not covered: a model compiled as a whole, whose calls leave no frames.

@@ -20,6 +20,9 @@ PATHS, MASKS, ORDER, MIXTURE, HEADS, NEURONS, SEQUENCES = range(7)
 SPANS, DENOISERS = 20, 21
 """The same, of denoising."""
 
+_UNUSED = np.uint64(11)
+"""Bits of a word that its number in [0, 1) leaves out."""
+
 Words = npt.NDArray[np.uint64]
 Halves = npt.NDArray[np.uint32]
 
@@ -44,7 +47,12 @@ def words(seed: int, purpose: int, counter: tuple[int, int, int], count: int) ->
         >>> words(0, PATHS, (7, 0, 0), 2).tolist() == words(0, PATHS, (7, 0, 0), 3).tolist()[:2]
         True
     """
-    drawn: Words = table(seed, purpose, [counter], count)[0]
+    philox, state = _philox()
+    begin = state["state"]
+    begin["key"][:] = seed, purpose
+    begin["counter"][1:] = counter
+    philox.state = state
+    drawn: Words = philox.random_raw(count)
     return drawn
 
 
@@ -102,12 +110,23 @@ def subset(random_words: Words, size: int) -> tuple[int, ...]:
     """
     if size >= len(random_words):
         return tuple(range(len(random_words)))
-    chosen = (random_words < np.partition(random_words, size)[size]).nonzero()[0]
+    chosen: list[int] = (random_words < np.partition(random_words, size)[size]).nonzero()[0].tolist()
     if len(chosen) != size:  # equal words, once in 2**64
-        chosen = np.sort(np.argsort(random_words, kind="stable")[:size])
-    return tuple(chosen.tolist())
+        chosen = np.sort(np.argsort(random_words, kind="stable")[:size]).tolist()
+    return tuple(chosen)
+
+
+def below(random_words: Words, probability: float | npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Where ``uniforms(random_words) < probability``, in fewer operations: they are most of a step's choice.
+
+    Example:
+        >>> below(np.array((2**62, 2**63), dtype=np.uint64), 0.5).tolist()
+        [True, False]
+    """
+    found: npt.NDArray[np.bool_] = (random_words >> _UNUSED) < probability * 2.0**53
+    return found
 
 
 def uniforms(random_words: Words) -> npt.NDArray[np.float64]:
     """Words as numbers in [0, 1): the upper 53 bits, times 2**-53."""
-    return (random_words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (random_words >> _UNUSED).astype(np.float64) * 2.0**-53

@@ -44,7 +44,7 @@ class SequenceKey(NamedTuple):
         """
         place = (self.step, draw.pair(self.micro, rank), draw.pair(self.stack, layer))
         words = draw.words(self.seed, draw.SEQUENCES, place, batch)
-        chosen = (draw.uniforms(words) < share).nonzero()[0]
+        chosen = draw.below(words, share).nonzero()[0]
         return tuple(chosen.tolist()) or (int(words.argmin()),)
 
 
@@ -184,6 +184,11 @@ class LayerParts(Sequence[LayerPart]):
         fields = zip(self._scales, nothing, nothing, one, one, self._shares or one, keys, strict=False)
         return map(tuple.__new__, repeat(LayerPart), fields)
 
+    @property
+    def whole(self) -> bool:
+        """Whether each of them is a whole layer."""
+        return self._scales.count(1.0) == len(self._scales) and self._shares.count(1.0) == len(self._shares)
+
     def __eq__(self, other: object) -> bool:
         return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented
 
@@ -192,6 +197,11 @@ class LayerParts(Sequence[LayerPart]):
 
     def __repr__(self) -> str:
         return repr(tuple(self))
+
+
+def all_whole(parts: Sequence[LayerPart]) -> bool:
+    """Whether all of these parts are whole layers."""
+    return parts.whole if isinstance(parts, LayerParts) else all(part is WHOLE or part == WHOLE for part in parts)
 
 
 def _check_kept(name: str, kept: Any) -> None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from raptr.errors import RaptrError
-from raptr.plan.part import WHOLE, LayerPart, rises
+from raptr.plan.part import WHOLE, LayerPart, all_whole, rises
 from raptr.plan.shape import ModelShape
 
 Parts = tuple[Sequence[LayerPart], ...]
@@ -167,4 +167,4 @@ def _checked(given: Any, sizes: tuple[int, ...]) -> Parts:
 
 
 def _needed(parts: Parts) -> Parts:
-    return () if all(part is WHOLE or part == WHOLE for each in parts for part in each) else parts
+    return () if all(map(all_whole, parts)) else parts

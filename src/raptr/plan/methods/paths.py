@@ -104,10 +104,10 @@ class PathPlan:
             return tuple(range(size))
         words = draw.words(self.seed, draw.PATHS, place, len(free))
         if self.sampler == "fixed":
-            chosen = draw.subset(words, size - len(always))
+            chosen: Sequence[int] = draw.subset(words, size - len(always))
         else:
-            chosen = tuple((draw.uniforms(words) < self._probability(k, i)).nonzero()[0].tolist())
-        return tuple(sorted((*always, *(free[j] for j in chosen))))
+            chosen = draw.below(words, self._probability(k, i)).nonzero()[0].tolist()
+        return tuple(sorted((*always, *map(free.__getitem__, chosen))))
 
     def _parts(self, k: int, i: int, path: tuple[int, ...]) -> tuple[LayerPart, ...]:
         if self.scaling == "sqrt":

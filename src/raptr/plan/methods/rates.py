@@ -81,10 +81,8 @@ class RatePlan:
         rate = self.rule.rate_at(step, self.stage(step).stop)
         place = (step, micro if self.rule.redraw == "micro_step" else 0)
         of_stack = self._masked if self.sequences else self._dropped
-        found = [of_stack(i, rate, place) for i in range(len(self.shape.stacks))]
-        if not (self.sequences or self._scales):
-            return Subnetwork.unchecked(tuple(path for path, _ in found))
-        return Subnetwork.unchecked(tuple(path for path, _ in found), tuple(parts for _, parts in found))
+        paths, parts = zip(*(of_stack(i, rate, place) for i in range(len(self.shape.stacks))), strict=True)
+        return Subnetwork.unchecked(paths, parts if self.sequences or self._scales else ())
 
     def transition(self, step: int) -> tuple[Copy, ...]:
         """Nothing is copied."""
@@ -101,12 +99,12 @@ class RatePlan:
 
     @cached_property
     def _of_stacks(self) -> tuple[tuple[Array, Array], ...]:
-        """Of each stack, depths and scaled, 0 for its fixed layers."""
+        """Of each stack, depths and scaled, 0 for its fixed layers; the same array twice, where they are equal."""
         result = []
         for count, always in zip(self.shape.layers, self.fixed, strict=True):
             depths, scaled = np.array(self.rule.depths(count)), np.array(self.rule.scaled(count))
             depths[list(always)] = scaled[list(always)] = 0.0
-            result.append((depths, scaled))
+            result.append((depths, depths if np.array_equal(depths, scaled) else scaled))
         return tuple(result)
 
     @cached_property
@@ -117,13 +115,19 @@ class RatePlan:
     def _dropped(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], Sequence[LayerPart]]:
         depths, scaled = self._of_stacks[i]
         words = draw.words(self.rule.seed, draw.PATHS, (*place, i), len(depths))
-        kept = (draw.uniforms(words) < 1 - depths * rate).nonzero()[0]
-        return tuple(kept.tolist()), LayerParts(1 / (1 - scaled[kept] * rate)) if self._scales else ()
+        keep = 1 - depths * rate
+        kept = draw.below(words, keep).nonzero()[0]
+        if not self._scales:
+            return tuple(kept.tolist()), ()
+        divisor = keep if scaled is depths else 1 - scaled * rate
+        return tuple(kept.tolist()), LayerParts(1 / divisor[kept])
 
     def _masked(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], Sequence[LayerPart]]:
         depths, scaled = self._of_stacks[i]
         key = SequenceKey(self.rule.seed, *place, i)
-        parts = LayerParts(1 / (1 - scaled * rate), (1 - depths * rate).tolist(), key)
+        keep = 1 - depths * rate
+        divisor = keep if scaled is depths else 1 - scaled * rate
+        parts = LayerParts(1 / divisor, keep.tolist(), key)
         return tuple(range(len(depths))), parts
 
 
