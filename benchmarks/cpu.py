@@ -11,6 +11,7 @@ benchmarks/results/cpu.json, from which `python benchmarks/performance.py` makes
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def main() -> None:
     rounds, whole, steps = (2, 1, 4) if args.tiny else (args.rounds, args.runs, args.steps)
     cases = [tiny(case) for case in CPU] if args.tiny else list(CPU)
     small = [tiny(case) for case in CPU]
+    # What being attached costs is the same for every batch: of one sequence its share is largest, and a turn shortest.
+    alone = [replace(case, batch=1) for case in cases]
 
     def each(question: Callable[..., Any], of: list[Any], *given: Any, **named: Any) -> Callable[[], Any]:
         return lambda: {case.name: question(case, "cpu", *given, **named) for case in of}
@@ -54,7 +57,7 @@ def main() -> None:
     results = ask(
         {
             "skipping": each(skipping, cases, rounds, clock, **eager),
-            "overhead": each(overhead, cases, rounds, clock, **eager),
+            "overhead": each(overhead, alone, 4 * rounds, clock, **eager),
             "memory": each(memory, cases, **eager),
             "graphs": each(graphs, small, bf16=False),
             "choosing": lambda: choosing(*((2, 10) if args.tiny else (10, 300))),

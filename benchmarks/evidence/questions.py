@@ -172,6 +172,14 @@ QUESTIONS = (
                 sweep=(f"{RATE}=6e-3,1e-2,2e-2",),
                 beside="smaller",
             ),
+            # the lowest of those rates was the best for three of the four
+            Comparison(
+                name="64_at_2_lower",
+                methods=RIVALS,
+                values=(*width(64), steps(580)),
+                sweep=(f"{RATE}=1.5e-3,3e-3",),
+                beside="smaller",
+            ),
         ),
     ),
     Question(

@@ -13,7 +13,9 @@ from speed.step import Step
 def overhead(case: Case, device: str, rounds: int, clock: Clock, *, bf16: bool, compile: bool) -> dict[str, Any]:
     """The step of an attached full model over that of an untouched one with the same weights.
 
-    The untouched one has a second turn in each round: its ratio to the first says what of a difference is noise.
+    The untouched one goes before and after the attached one, which is compared with the mean of the two, so that a
+    machine that becomes slower from turn to turn does not count. The ratio of the second to the first says what of a
+    difference is noise.
     """
     inputs = case.inputs(device)
     plain, attached = (Step(case.build(device), inputs, bf16=bf16) for _ in range(2))
@@ -36,7 +38,10 @@ def overhead(case: Case, device: str, rounds: int, clock: Clock, *, bf16: bool, 
 
     variants: dict[str, Variant] = {"untouched": untouched, "attached": full, "untouched again": untouched}
     seconds = in_turn(variants, rounds, clock)
+    before, after = seconds["untouched"], seconds["untouched again"]
+    beside = [(first + second) / 2 for first, second in zip(before, after, strict=True)]
+    under = {"untouched": before, "attached": beside, "untouched again": before}
     return {
-        name: {"milliseconds": scaled(spread(times), 1e3), "ratio": ratios(times, seconds["untouched"])}
+        name: {"milliseconds": scaled(spread(times), 1e3), "ratio": ratios(times, under[name])}
         for name, times in seconds.items()
     }

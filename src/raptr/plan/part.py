@@ -1,7 +1,7 @@
 """What one kept layer runs of itself, and the same of all layers of a stack."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, overload
 
@@ -10,6 +10,10 @@ import numpy.typing as npt
 
 from raptr.errors import RaptrError
 from raptr.plan import draw
+
+Array = npt.NDArray[np.float64]
+
+_NONE: Array = np.empty(0)
 
 _INF = float("inf")
 
@@ -148,20 +152,33 @@ class LayerParts(Sequence[LayerPart]):
 
     __slots__ = ("_key", "_scales", "_shares")
 
-    def __init__(self, scales: npt.ArrayLike, shares: Sequence[float] = (), key: SequenceKey | None = None) -> None:
-        self._scales: list[float] = np.asarray(scales, dtype=np.float64).tolist()
-        self._shares, self._key = shares, key
-        if not (min(self._scales, default=1.0) > 0 and sum(self._scales) < _INF):
-            for scale in self._scales:
-                LayerPart(scale=scale)  # says what is wrong
-        if shares and (key is None or len(shares) != len(self._scales)):
+    def __init__(self, scales: npt.ArrayLike, shares: npt.ArrayLike = (), key: SequenceKey | None = None) -> None:
+        self._scales, self._shares, self._key = np.array(scales, np.float64), np.array(shares, np.float64), key
+        count = len(self._shares)
+        if count and (key is None or count != len(self._scales)):
             raise RaptrError(
-                f"{len(shares)} shares of the sequences were given for {len(self._scales)} layers, drawn from {key!r}; "
+                f"{count} shares of the sequences were given for {len(self._scales)} layers, drawn from {key!r}; "
                 "give one share for each layer, and a SequenceKey."
             )
-        if shares and not (min(shares) > 0 and max(shares) <= 1 and sum(shares) <= len(shares)):  # NaN is in the sum
-            for share in shares:
-                LayerPart(share=share, sequences=key)
+        for scale, share in zip(self._scales.tolist(), self._shares.tolist() or repeat(1.0), strict=False):
+            LayerPart(scale=scale, share=share, sequences=key)  # says what is wrong
+
+    @classmethod
+    def unchecked(cls, scales: Array, shares: Array = _NONE, key: SequenceKey | None = None) -> "LayerParts":
+        """For a plan, which makes one at each step: nothing is looked at again that is known of what it made.
+
+        Args:
+            scales: finite and above 0; kept as they are given.
+            shares: none, or one for each layer, above 0 and up to 1.
+            key: what these are drawn from.
+
+        Example:
+            >>> LayerParts.unchecked(np.array((1.0, 2.0))) == LayerParts((1.0, 2.0))
+            True
+        """
+        made = object.__new__(cls)
+        made._scales, made._shares, made._key = scales, shares, key
+        return made
 
     def __len__(self) -> int:
         return len(self._scales)
@@ -175,19 +192,15 @@ class LayerParts(Sequence[LayerPart]):
     def __getitem__(self, at: int | slice) -> LayerPart | Sequence[LayerPart]:
         if isinstance(at, slice):
             return tuple(self)[at]
-        share = self._shares[at] if self._shares else 1.0
-        return LayerPart(self._scales[at], share=share, sequences=self._key)
-
-    def __iter__(self) -> Iterator[LayerPart]:
-        nothing, one = repeat(None), repeat(1.0)
-        keys = (None if share == 1 else self._key for share in self._shares) if self._shares else nothing
-        fields = zip(self._scales, nothing, nothing, one, one, self._shares or one, keys, strict=False)
-        return map(tuple.__new__, repeat(LayerPart), fields)
+        share = self._shares.item(at) if len(self._shares) else 1.0
+        key = None if share == 1 else self._key
+        return LayerPart._make((self._scales.item(at), None, None, 1.0, 1.0, share, key))  # known to be right
 
     @property
     def whole(self) -> bool:
         """Whether each of them is a whole layer."""
-        return self._scales.count(1.0) == len(self._scales) and self._shares.count(1.0) == len(self._shares)
+        given = [numbers for numbers in (self._scales, self._shares) if len(numbers)]
+        return all(numbers.item(-1) == 1 for numbers in given) and all((numbers == 1).all() for numbers in given)
 
     def __eq__(self, other: object) -> bool:
         return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented

@@ -120,14 +120,14 @@ class RatePlan:
         if not self._scales:
             return tuple(kept.tolist()), ()
         divisor = keep if scaled is depths else 1 - scaled * rate
-        return tuple(kept.tolist()), LayerParts(1 / divisor[kept])
+        return tuple(kept.tolist()), LayerParts.unchecked(1 / divisor[kept])
 
     def _masked(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], Sequence[LayerPart]]:
         depths, scaled = self._of_stacks[i]
         key = SequenceKey(self.rule.seed, *place, i)
         keep = 1 - depths * rate
         divisor = keep if scaled is depths else 1 - scaled * rate
-        parts = LayerParts(1 / divisor, keep.tolist(), key)
+        parts = LayerParts.unchecked(1 / divisor, keep, key)
         return tuple(range(len(depths))), parts
 
 
