@@ -55,9 +55,11 @@ class MethodSettings(BaseModel):
         Example:
             >>> SETTINGS["raptr"](schedule="6-8-10-12", lengths="equal", inactive="zero").told()
             'RaPTr 6-8-10-12, inactive zero'
+            >>> SETTINGS["raptr"](schedule="6-12", lengths="equal", transition_lr={"rewarm": 50}).told()
+            'RaPTr 6-12, transition_lr rewarm 50'
         """
         others = self.model_dump(exclude_defaults=True, exclude={"method", "schedule"})
-        return ", ".join([str(self.build(0)), *(f"{name} {value}" for name, value in others.items())])
+        return ", ".join([str(self.build(0)), *(f"{name} {_told(value)}" for name, value in others.items())])
 
     def build(self, seed: int) -> Method:
         """The method's spec, with the run's seed.
@@ -96,6 +98,11 @@ class SmallerSettings(MethodSettings):
     def build(self, seed: int) -> Method:
         """Full training, of the smaller model."""
         return Full()
+
+
+def _told(value: Any) -> str:
+    """A setting's value as text: of settings within it, each with its name."""
+    return " ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _as_text(value: Any) -> Any:
