@@ -35,26 +35,29 @@ class Selection:
         ran: the layers that ran with gradients since the last optimizer step.
     """
 
-    __slots__ = ("_every", "_place", "forced", "layers", "parts", "ran", "whole")
+    __slots__ = ("_all", "_kept", "_places", "forced", "layers", "parts", "ran", "whole")
 
     def __init__(self, layers: int) -> None:
-        self._every = {layer: layer for layer in range(layers)}
+        self._all = range(layers)
         self.ran: set[int] = set()
-        self.keep(tuple(self._every))
+        self.keep(tuple(self._all))
 
     def keep(self, layers: Sequence[int], parts: Sequence[LayerPart] = (), *, forced: bool = False) -> None:
         """Run these layers, and of each what its part says."""
         self.layers, self.parts, self.forced = layers, parts, forced
-        every = len(layers) == len(self._every)
-        self._place = self._every if every else dict(zip(layers, self._every, strict=False))
-        self.whole = every and all_whole(parts)
+        self._kept = frozenset(layers)
+        self._places: dict[int, int] | None = None  # of the kept layers' parts; made when one is asked for
+        self.whole = len(layers) == len(self._all) and all_whole(parts)
 
     def part(self, layer: int) -> LayerPart | None:
         """What a layer runs of itself; None for nothing."""
-        place = self._place.get(layer)
-        if place is None:
+        if layer not in self._kept:
             return None
-        return self.parts[place] if self.parts else WHOLE
+        if not self.parts:
+            return WHOLE
+        if self._places is None:
+            self._places = dict(zip(self.layers, self._all, strict=False))
+        return self.parts[self._places[layer]]
 
 
 @dataclass(slots=True, eq=False)
