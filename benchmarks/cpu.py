@@ -47,8 +47,9 @@ def main() -> None:
     rounds, whole, steps = (2, 1, 4) if args.tiny else (args.rounds, args.runs, args.steps)
     cases = [tiny(case) for case in CPU] if args.tiny else list(CPU)
     small = [tiny(case) for case in CPU]
-    # What being attached costs is the same for every batch: of one sequence its share is largest, and a turn shortest.
-    alone = [replace(case, batch=1) for case in cases]
+    # What being attached costs is the same for every batch: of the smallest its share is largest, and a turn shortest,
+    # so that a machine whose speed changes changes it between rounds rather than within them.
+    least = [replace(case, batch=1, length=min(case.length, 16)) for case in cases]
 
     def each(question: Callable[..., Any], of: list[Any], *given: Any, **named: Any) -> Callable[[], Any]:
         return lambda: {case.name: question(case, "cpu", *given, **named) for case in of}
@@ -57,7 +58,7 @@ def main() -> None:
     results = ask(
         {
             "skipping": each(skipping, cases, rounds, clock, **eager),
-            "overhead": each(overhead, alone, 4 * rounds, clock, **eager),
+            "overhead": each(overhead, least, 8 * rounds, clock, **eager),
             "memory": each(memory, cases, **eager),
             "graphs": each(graphs, small, bf16=False),
             "choosing": lambda: choosing(*((2, 10) if args.tiny else (10, 300))),

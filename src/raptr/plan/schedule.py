@@ -240,12 +240,21 @@ def _check_lengths(lengths: Lengths, count: int) -> None:
         raise RaptrError(f"stage lengths {lengths} add up to {sum(lengths):g}; shares must add up to 1.0.")
 
 
-def stage_at(stages: Sequence[Stage], step: int) -> Stage:
-    """The stage that a step belongs to.
+def stage_number_at(stages: Sequence[Stage], step: int) -> int:
+    """The number, from 0, of the stage that a step belongs to.
 
     Raises:
         RaptrError: the step is not in the run.
     """
     if not 0 <= step < stages[-1].stop:
         raise RaptrError(f"step {step} is not in the plan, which has the steps 0 to {stages[-1].stop - 1}.")
-    return stages[bisect_right(stages, step, key=lambda stage: stage.start) - 1]
+    return bisect_right(stages, step, key=lambda stage: stage.start) - 1
+
+
+def stage_at(stages: Sequence[Stage], step: int) -> Stage:
+    """The stage that a step belongs to.
+
+    Raises:
+        RaptrError: the step is not in the run.
+    """
+    return stages[stage_number_at(stages, step)]

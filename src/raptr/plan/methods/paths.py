@@ -10,7 +10,7 @@ from raptr.plan import draw
 from raptr.plan.methods.spec import Redraw, Sampler, Scaling
 from raptr.plan.part import WHOLE, LayerPart
 from raptr.plan.protocol import Keep
-from raptr.plan.schedule import Schedule, Stage, stage_at
+from raptr.plan.schedule import Schedule, Stage, stage_at, stage_number_at
 from raptr.plan.shape import ModelShape
 from raptr.plan.subnetwork import Copy, Subnetwork
 from raptr.plan.transition import TransitionLR
@@ -69,7 +69,7 @@ class PathPlan:
 
     def subnetwork(self, step: int, micro: int = 0) -> Subnetwork:
         """The path of a step: a function of (seed, step, stack), and of the micro-step where it is drawn for each."""
-        k = self.stages.index(self.stage(step))
+        k = stage_number_at(self.stages, step)
         place = (step, micro if self.redraw == "micro_step" else 0)
         paths = tuple(self._path(k, i, (*place, i)) for i in range(len(self.shape.stacks)))
         if self.scaling == "none":
