@@ -14,11 +14,27 @@ def overhead(case: Case, device: str, rounds: int, clock: Clock, *, bf16: bool, 
     """The step of an attached full model over that of an untouched one with the same weights.
 
     The untouched one goes before and after the attached one, which is compared with the mean of the two, so that a
-    machine that becomes slower from turn to turn does not count. The ratio of the second to the first says what of a
-    difference is noise.
+    machine that becomes slower from turn to turn does not count. After half of the rounds the two models change places,
+    so that it does not count either where in memory a model happens to lie, which is one per cent on a CPU. The ratio
+    of the second untouched turn to the first says what of a difference is noise.
     """
     inputs = case.inputs(device)
-    plain, attached = (Step(case.build(device), inputs, bf16=bf16) for _ in range(2))
+    models = [Step(case.build(device), inputs, bf16=bf16) for _ in range(2)]
+    seconds: dict[str, list[float]] = {}
+    for plain, attached in (models, reversed(models)):
+        half = _turns(plain, attached, max(1, rounds // 2), clock, compile=compile)
+        seconds = {name: seconds.get(name, []) + times for name, times in half.items()}
+    before, after = seconds["untouched"], seconds["untouched again"]
+    beside = [(first + second) / 2 for first, second in zip(before, after, strict=True)]
+    under = {"untouched": before, "attached": beside, "untouched again": before}
+    return {
+        name: {"milliseconds": scaled(spread(times), 1e3), "ratio": ratios(times, under[name])}
+        for name, times in seconds.items()
+    }
+
+
+def _turns(plain: Step, attached: Step, rounds: int, clock: Clock, *, compile: bool) -> dict[str, list[float]]:
+    """Seconds of both, one of them attached meanwhile."""
     if compile:
         for block in find_stacks(plain.model)[0].blocks:
             block.compile()
@@ -37,11 +53,7 @@ def overhead(case: Case, device: str, rounds: int, clock: Clock, *, bf16: bool, 
         return run
 
     variants: dict[str, Variant] = {"untouched": untouched, "attached": full, "untouched again": untouched}
-    seconds = in_turn(variants, rounds, clock)
-    before, after = seconds["untouched"], seconds["untouched again"]
-    beside = [(first + second) / 2 for first, second in zip(before, after, strict=True)]
-    under = {"untouched": before, "attached": beside, "untouched again": before}
-    return {
-        name: {"milliseconds": scaled(spread(times), 1e3), "ratio": ratios(times, under[name])}
-        for name, times in seconds.items()
-    }
+    try:
+        return in_turn(variants, rounds, clock)
+    finally:
+        net.detach()
