@@ -113,7 +113,7 @@ def test_whole_runs_and_memory(tmp_path: Path) -> None:
 
 
 def test_a_question_that_there_is_not(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="no question speed; there are: .*skipping"):
+    with pytest.raises(AssertionError, match=r"no question speed; there are: .*skipping"):
         ask("cpu", tmp_path / "cpu.json", "speed")
 
 
