@@ -57,7 +57,7 @@ def main() -> None:
     eager = {"bf16": False, "compile": False}
     results = ask(
         {
-            # first: microseconds are longer in a process that has trained and compiled
+            # first, in a process that has neither trained nor compiled
             "choosing": lambda: choosing(*((2, 10) if args.tiny else (10, 300))),
             "skipping": each(skipping, cases, rounds, clock, **eager),
             "overhead": each(overhead, least, 16 * rounds, clock, **eager),

@@ -13,10 +13,11 @@ from speed.step import Step
 def overhead(case: Case, device: str, rounds: int, clock: Clock, *, bf16: bool, compile: bool) -> dict[str, Any]:
     """The step of an attached full model over that of an untouched one with the same weights.
 
-    The untouched one goes before and after the attached one, which is compared with the mean of the two, so that a
-    machine that becomes slower from turn to turn does not count. After half of the rounds the two models change places,
-    so that it does not count either where in memory a model happens to lie, which is one per cent on a CPU. The ratio
-    of the second untouched turn to the first says what of a difference is noise.
+    The untouched one goes before and after the attached one, which is compared with each of the two, so that a machine
+    that becomes slower from turn to turn does not count. (With their mean it would look too fast: that has the slow
+    turns of two in it.) After half of the rounds the models change places, so that it does not count either what
+    belongs to one of them, as where it lies in memory. The ratio of the second untouched turn to the first says what of
+    a difference is noise.
     """
     inputs = case.inputs(device)
     models = [Step(case.build(device), inputs, bf16=bf16) for _ in range(2)]
@@ -25,10 +26,10 @@ def overhead(case: Case, device: str, rounds: int, clock: Clock, *, bf16: bool, 
         half = _turns(plain, attached, max(1, rounds // 2), clock, compile=compile)
         seconds = {name: seconds.get(name, []) + times for name, times in half.items()}
     before, after = seconds["untouched"], seconds["untouched again"]
-    beside = [(first + second) / 2 for first, second in zip(before, after, strict=True)]
-    under = {"untouched": before, "attached": beside, "untouched again": before}
+    over = {"untouched": before, "attached": 2 * seconds["attached"], "untouched again": after}
+    under = {"untouched": before, "attached": before + after, "untouched again": before}
     return {
-        name: {"milliseconds": scaled(spread(times), 1e3), "ratio": ratios(times, under[name])}
+        name: {"milliseconds": scaled(spread(times), 1e3), "ratio": ratios(over[name], under[name])}
         for name, times in seconds.items()
     }
 

@@ -47,10 +47,8 @@ def words(seed: int, purpose: int, counter: tuple[int, int, int], count: int) ->
         >>> words(0, PATHS, (7, 0, 0), 2).tolist() == words(0, PATHS, (7, 0, 0), 3).tolist()[:2]
         True
     """
-    philox, state = _philox()
-    begin = state["state"]
-    begin["key"][:] = seed, purpose
-    begin["counter"][1:] = counter
+    philox, state, at = _philox(seed, purpose)
+    at[1:] = counter
     philox.state = state
     drawn: Words = philox.random_raw(count)
     return drawn
@@ -66,10 +64,8 @@ def table(seed: int, purpose: int, places: Iterable[tuple[int, int, int]], count
         >>> table(0, MASKS, [(0, 1, 0), (0, 2, 0)], 3)[1].tolist() == words(0, MASKS, (0, 2, 0), 3).tolist()
         True
     """
-    philox, state = _philox()
-    begin = state["state"]
-    begin["key"][:] = seed, purpose
-    at, rows = begin["counter"], []
+    philox, state, at = _philox(seed, purpose)
+    rows = []
     for at[1], at[2], at[3] in places:
         philox.state = state
         rows.append(philox.random_raw(count))
@@ -79,16 +75,21 @@ def table(seed: int, purpose: int, places: Iterable[tuple[int, int, int]], count
 _own = threading.local()
 
 
-def _philox() -> tuple[np.random.Philox, Any]:
-    """This thread's generator, and the state it is given before each use: making one takes longer than most draws."""
+def _philox(seed: int, purpose: int) -> tuple[np.random.Philox, Any, Words]:
+    """This thread's generator, the state that it is given before each use, and the counter in that, to be set.
+
+    Making a generator takes longer than most draws.
+    """
     if not hasattr(_own, "pair"):
         philox = np.random.Philox(0)
         state: Any = philox.state
         state["state"]["counter"][:] = 0
         state["buffer_pos"] = len(state["buffer"])  # none of its words are left over
         _own.pair = philox, state
-    pair: tuple[np.random.Philox, Any] = _own.pair
-    return pair
+    philox, state = _own.pair
+    begin = state["state"]
+    begin["key"][:] = seed, purpose
+    return philox, state, begin["counter"]
 
 
 def halves(random_words: Words) -> Halves:

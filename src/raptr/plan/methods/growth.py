@@ -14,7 +14,7 @@ from fractions import Fraction
 from raptr.errors import RaptrError
 from raptr.plan.methods.spec import warn
 from raptr.plan.protocol import Keep
-from raptr.plan.schedule import Schedule, Stage, check_steps, nearest, stage_at
+from raptr.plan.schedule import Schedule, Stage, check_steps, nearest, stage_at, stage_number_at
 from raptr.plan.shape import ModelShape, StackShape
 from raptr.plan.subnetwork import Copy, Subnetwork
 from raptr.plan.transition import TransitionLR
@@ -50,7 +50,7 @@ class GrowthPlan:
 
     def subnetwork(self, step: int, micro: int = 0) -> Subnetwork:
         """The path of the step's stage."""
-        return self.paths[self.stages.index(self.stage(step))]
+        return self.paths[stage_number_at(self.stages, step)]
 
     def transition(self, step: int) -> tuple[Copy, ...]:
         """The copies of the stage that begins with this step; nothing within a stage."""

@@ -22,7 +22,7 @@ from raptr.plan.methods.spec import (
 )
 from raptr.plan.part import LayerPart
 from raptr.plan.protocol import Keep, Width
-from raptr.plan.schedule import Schedule, Stage, nearest
+from raptr.plan.schedule import Schedule, Stage, nearest, stage_number_at
 from raptr.plan.shape import ModelShape
 from raptr.plan.subnetwork import Copy, Subnetwork
 from raptr.plan.transition import TransitionLR
@@ -72,7 +72,7 @@ class WidthPlan:
 
     def subnetwork(self, step: int, micro: int = 0) -> Subnetwork:
         """The path of a step with the heads and neurons of each layer: a function of (seed, step, stack, layer)."""
-        path, k = self.depth.subnetwork(step, micro), self.stages.index(self.stage(step))
+        path, k = self.depth.subnetwork(step, micro), stage_number_at(self.stages, step)
         if self.shares[k] == 1:
             return path
         place = (step, micro if self.redraw == "micro_step" else 0)
