@@ -180,6 +180,13 @@ QUESTIONS = (
                 sweep=(f"{RATE}=1.5e-3,3e-3",),
                 beside="smaller",
             ),
+            # 4.7 M tokens of full training, and 6.2 M of RaPTr: twice the text, so that nothing is read twice
+            Comparison(
+                name="128_at_2",
+                methods=("full", "raptr"),
+                values=(*width(128), steps(2315), "data.max_bytes=24_000_000"),
+                sweep=(f"{RATE}=2e-3,4e-3,8e-3",),
+            ),
         ),
     ),
     Question(
