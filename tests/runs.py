@@ -29,6 +29,7 @@ TINY: dict[str, Any] = {
     "data": {"source": "builtin:python", "max_bytes": 200_000, "tokenizer": 320, "sequence_length": 16},
     "training": {"max_steps": 9, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 2},
     "evaluation": {"every": 3, "sequences": 8},
+    "checkpoints": {"every": 1.0},  # most of a tiny run would be checkpoints; tests of them say how many
 }
 
 

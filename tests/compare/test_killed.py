@@ -19,7 +19,7 @@ CONFIG = tiny(
         "architecture": "gpt2",
         "config": {"n_embd": 16, "n_layer": 4, "n_head": 2, "n_positions": 16, "resid_pdrop": 0.2, "attn_pdrop": 0.2},
     },
-    training__max_steps=40,
+    training__max_steps=24,
     evaluation__every=5,
     checkpoints__every=2,
 )

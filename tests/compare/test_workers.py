@@ -22,8 +22,8 @@ from raptr.train.stop import Stop
 from runs import metrics, timeless, tiny
 
 RUNS = ("full-seed0", "raptr-seed0", "full-seed1", "raptr-seed1")
-STEPS = 200
-LONG = tiny(training__max_steps=STEPS, evaluation__every=100, checkpoints__every=STEPS)
+STEPS = 100
+LONG = tiny(training__max_steps=STEPS, evaluation__every=50, checkpoints__every=STEPS)
 
 
 def run(config: Any, folder: Path, cache: Path, **changes: Any) -> Any:

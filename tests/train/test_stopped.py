@@ -12,7 +12,7 @@ from raptr.errors import STOPPED
 from runs import metrics, run, tiny
 from train.test_resume import same_end
 
-CONFIG = tiny(training__max_steps=200, evaluation__every=50, checkpoints__every=100)
+CONFIG = tiny(training__max_steps=120, evaluation__every=40, checkpoints__every=100)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     _, said = process.communicate(timeout=300)
     done = metrics(folder, "train")[-1]["step"]
     assert process.returncode == STOPPED, said
-    assert f"stopped on {number.name}, after step {done} of 200; the same command goes on" in " ".join(said.split())
+    assert f"stopped on {number.name}, after step {done} of 120; the same command goes on" in " ".join(said.split())
     assert 19 <= done < 100, "long before the first checkpoint that was due"
     assert (folder / "checkpoints" / f"checkpoint-{done}" / "raptr.json").exists()
     _, said = begin(folder, cache).communicate(timeout=300)
@@ -62,7 +62,7 @@ def test_a_limit_of_time_does_the_same(reference: Path, tmp_path: Path, cache: P
     process = begin(folder, cache, "--max-minutes", "0.0001")  # over before the first step has ended
     _, said = process.communicate(timeout=300)
     assert process.returncode == STOPPED, said
-    assert "stopped after 0.0001 minutes, after step 1 of 200" in " ".join(said.split())
+    assert "stopped after 0.0001 minutes, after step 1 of 120" in " ".join(said.split())
     begin(folder, cache).communicate(timeout=300)
     same_end(folder, reference)
 
