@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import raptr
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import performance  # noqa: E402
+import steps  # noqa: E402
 from speed import targets  # noqa: E402
 from speed.clock import Clock, in_turn, ratios  # noqa: E402
 from speed.memory import saved_bytes  # noqa: E402
@@ -110,6 +112,24 @@ def test_whole_runs_and_memory(tmp_path: Path) -> None:
     for stages in result["memory"].values():
         assert stages["6"]["saved_mb"] / stages["12"]["saved_mb"] == pytest.approx(0.5, rel=0.05)
         assert stages["6"]["peak_mb"] < stages["12"]["peak_mb"]
+
+
+def test_the_steps_of_the_evidences_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["steps.py", "--tiny", "--output", str(tmp_path / "steps.json")])
+    steps.main()
+    kept = json.loads((tmp_path / "steps.json").read_text(encoding="utf-8"))
+    assert list(kept["results"]) == [case.name for case in steps.CASES]
+    assert all(list(found["stages"]) == ["3", "6", "9", "12"] for found in kept["results"].values())
+    evidence = ROOT / "benchmarks" / "evidence"
+    for case, file in ((steps.llama_of(32), "base.yaml"), (steps.BERT, "bert.yaml")):
+        config = yaml.safe_load((evidence / file).read_text(encoding="utf-8"))
+        settings = config["model"]["config"]
+        shared = settings.keys() & case.settings.keys() - {"max_position_embeddings"}  # no part of a step's cost
+        assert {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"} <= shared
+        assert {key: case.settings[key] for key in shared} == {key: settings[key] for key in shared}
+        assert case.settings["vocab_size"] == config["data"]["tokenizer"]
+        assert case.length == config["data"]["sequence_length"]
+        assert case.batch == config["training"]["per_device_train_batch_size"]
 
 
 def test_a_question_that_there_is_not(tmp_path: Path) -> None:

@@ -32,8 +32,16 @@ ROOT = Path(__file__).parents[2]
 STORED = Path(__file__).parent / "stored"
 PAGE = ROOT / "docs" / "results.md"
 FIGURES = ROOT / "docs" / "results"
+STEPS = ROOT / "benchmarks" / "results" / "steps.json"
 
 NOT_RUN = "Not run yet."
+
+TITLES = {
+    "result": "Final validation loss: each seed, mean and 95 % interval",
+    "loss-flops": "Validation loss against total FLOPs, with 95 % intervals",
+    "path-map": "Which layer was trained when",
+}
+"""Figures of a report, and what they show."""
 
 
 def main() -> None:
@@ -48,19 +56,41 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as place:
             write_report(folder, output=Path(place))
-            shutil.copyfile(Path(place) / "figures" / "result.png", FIGURES / f"{comparison.name}.png")
+            for figure in comparison.figures:
+                shutil.copyfile(Path(place) / "figures" / f"{figure}.png", FIGURES / name_of(comparison, figure))
 
 
 def page(text: str, stored: Path) -> str:
     """The page with its computed parts as the stored runs say."""
-    for comparison in comparisons([]):
-        name = comparison.name
+    parts = {comparison.name: part_of(comparison, stored / comparison.name) for comparison in comparisons([])}
+    for name, part in {"steps": steps(STEPS), **parts}.items():
         marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", flags=re.S)
         if len(marks.findall(text)) != 1:
             raise SystemExit(f"docs/results.md has not exactly one <!-- {name} --> ... <!-- /{name} -->")
-        part = part_of(comparison, stored / name)
         text = marks.sub(lambda found, part=part: f"{found[1]}\n{part}\n\n{found[2]}", text)
     return text
+
+
+def steps(file: Path) -> str:
+    """The table of how fast the steps of these models are; benchmarks/steps.py says what is measured."""
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    facts = kept["machine"]
+    versions = ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "transformers", "raptr"))
+    rows = [
+        (name, label, decimal(stage["milliseconds"]["median"], 0), ratio(stage["time_ratio"]), ratio(stage["eta"]))
+        for name, found in kept["results"].items()
+        for label, stage in found["stages"].items()
+        if int(label) < found["layers"]
+    ]
+    return (
+        f"`{kept['command']}`: {facts['cpu']}, {facts['clock']}, {facts['rounds']} rounds; {versions}.\n\n"
+        f"{table(('model', 'layers', 'ms a step', 'time, full / these', 'as fast as the FLOPs say'), rows)}"
+    )
+
+
+def ratio(found: dict[str, float]) -> str:
+    """A median with its quartiles."""
+    return f"{decimal(found['median'], 2)} ({decimal(found['low'], 2)} to {decimal(found['high'], 2)})"
 
 
 def part_of(comparison: Comparison, folder: Path) -> str:
@@ -84,10 +114,15 @@ def part_of(comparison: Comparison, folder: Path) -> str:
     if tried := trials(found):
         parts.append(tried)
     if whole:
-        parts.append(f"![Final validation loss: each seed, mean and 95 % interval](results/{comparison.name}.png)")
+        parts += [f"![{TITLES[figure]}](results/{name_of(comparison, figure)})" for figure in comparison.figures]
     else:
         parts.insert(0, f"Not finished: {there} of {len(names)} runs.")
     return "\n\n".join(parts)
+
+
+def name_of(comparison: Comparison, figure: str) -> str:
+    """A figure's file: the result has the comparison's own name."""
+    return f"{comparison.name}.png" if figure == "result" else f"{comparison.name}-{figure}.png"
 
 
 HEAD = ("method", "steps", "validation loss (95 %)", "difference (95 %)", "verdict", "FLOPs saved at equal loss")
