@@ -183,6 +183,12 @@ QUESTIONS = (
                 sweep=(f"{RATE}=1.5e-3,3e-3",),
                 beside="smaller",
             ),
+            Comparison(
+                name="64_at_8",
+                methods=("full", "raptr", "gradual_stacking"),
+                values=(*width(64), steps(2360)),
+                sweep=(f"{RATE}=6e-3,1e-2",),
+            ),
             # 4.7 M tokens of full training, and 6.2 M of RaPTr: twice the text, so that nothing is read twice
             Comparison(
                 name="128_at_2",
