@@ -105,6 +105,13 @@ RATE = "training.learning_rate"
 CHOSEN = f"{RATE}=2e-2"
 """The rate that `tuned` chose for full training."""
 
+FROM_3 = "methods.from_3={method: gradual_stacking, schedule: 3-6-9-12}"
+FROM_3_HALF = (
+    "methods.from_3_half={method: gradual_stacking, schedule: 3-6-9-12, lengths: [0.1666, 0.1667, 0.1667, 0.5]}"
+)
+SMALLER_7 = "methods.smaller_7={method: smaller, layers: 7}"
+"""As cheap a step as the mean one of 3-6-12."""
+
 RIVALS = ("full", "raptr", "gradual_stacking", "smaller")
 """RaPTr, and what ended before it after the 700 steps of the first and the third question."""
 
@@ -267,14 +274,14 @@ QUESTIONS = (
             Comparison(
                 name="stackings",
                 methods=("full", "gradual_stacking", "from_3", "from_3_half", "progressive_stacking", "smaller_7"),
-                values=(
-                    CHOSEN,
-                    "methods.from_3={method: gradual_stacking, schedule: 3-6-9-12}",
-                    "methods.from_3_half={method: gradual_stacking, schedule: 3-6-9-12, "
-                    "lengths: [0.1666, 0.1667, 0.1667, 0.5]}",
-                    "methods.smaller_7={method: smaller, layers: 7}",  # as cheap a step as the mean one of 3-6-12
-                ),
+                values=(CHOSEN, FROM_3, FROM_3_HALF, SMALLER_7),
                 beside="gradual_stacking",
+            ),
+            Comparison(
+                name="64_stackings",
+                methods=("full", "gradual_stacking", "from_3", "progressive_stacking", "smaller_7"),
+                values=(f"{RATE}=6e-3", *width(64), steps(580), FROM_3, SMALLER_7),  # the rate that 64_at_2 chose
+                beside="smaller_7",
             ),
         ),
     ),
