@@ -41,7 +41,8 @@ def rows_of(points: Iterable[dict[str, Any]]) -> list[Row]:
     for point in points:
         if point["name"] not in NAMES:
             continue
-        panel = f"{point['architecture']}, {point['parameters'] / 1e3:,.0f} k parameters in the layers"
+        model = f"{point['architecture']}, {point['objective']}"
+        panel = f"{model}, {point['parameters'] / 1e3:,.0f} k parameters in the layers"
         length = point["tokens"] / point["parameters"]
         turn = list(NAMES).index(point["name"]) - 1
         row = {"x": length * BESIDE**turn, "y": point["difference"], "lo": point["low"], "hi": point["high"]}
