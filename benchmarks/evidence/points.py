@@ -44,8 +44,8 @@ def of(folder: Path) -> Iterator[dict[str, Any]]:
             "layers": sum(len(stack) for stack in baseline.runs[0].info["flops"]["layers"]),
             "parameters": baseline.runs[0].info["model"]["layer_parameters"],
             "tokens": baseline.outcome.costs["tokens"],
-            "difference": round(loss.difference, 4),
-            "low": round(low, 4),
-            "high": round(high, 4),
+            "difference": round(loss.difference, 6),
+            "low": round(low, 6),
+            "high": round(high, 6),
             "seeds": method.outcome.pairs,
         }
