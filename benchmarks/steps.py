@@ -10,30 +10,26 @@ benchmarks/results/steps.json, from which `python benchmarks/evidence/draw.py` m
 """
 
 import argparse
-import math
 from pathlib import Path
 
 import torch
 
+from evidence.questions import sizes
 from speed.cases import Case, bert, llama, tiny
 from speed.clock import Clock
 from speed.record import RESULTS, ask, record
 from speed.skipping import skipping
 
 SCHEDULE = "3-6-9-12"
-SIZES = {"vocab_size": 1024, "num_hidden_layers": 12}
+SHARED = {"vocab_size": 1024, "num_hidden_layers": 12}
 
 
 def llama_of(width: int) -> Case:
     """A causal model of the evidence."""
-    heads = {"num_attention_heads": width // 32, "num_key_value_heads": width // 32, "tie_word_embeddings": True}
-    middle = 8 * math.ceil(width / 3)
-    return llama(
-        f"Llama, {width} wide", SCHEDULE, 16, 128, hidden_size=width, intermediate_size=middle, **heads, **SIZES
-    )
+    return llama(f"Llama, {width} wide", SCHEDULE, 16, 128, tie_word_embeddings=True, **sizes(width), **SHARED)
 
 
-BERT = bert("BERT, 32 wide", SCHEDULE, 16, 128, hidden_size=32, intermediate_size=128, num_attention_heads=1, **SIZES)
+BERT = bert("BERT, 32 wide", SCHEDULE, 16, 128, hidden_size=32, intermediate_size=128, num_attention_heads=1, **SHARED)
 CASES = (*map(llama_of, (32, 64, 128)), BERT)
 
 

@@ -1,5 +1,7 @@
 """Draw what is kept in benchmarks/evidence/stored: docs/results.md with its figures, and what `raptr plan` knows.
 
+Of benchmarks/results/steps.json too, which benchmarks/steps.py leaves behind, the page has a table.
+
     python benchmarks/evidence/draw.py
 
 Each computed part stands between two marks, `<!-- recipes -->` and `<!-- /recipes -->` for the comparison `recipes`;
@@ -12,8 +14,9 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import points
 from chart import draw_map
@@ -75,7 +78,6 @@ def steps(file: Path) -> str:
     """The table of how fast the steps of these models are; benchmarks/steps.py says what is measured."""
     kept = json.loads(file.read_text(encoding="utf-8"))
     facts = kept["machine"]
-    versions = ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "transformers", "raptr"))
     rows = [
         (name, label, decimal(stage["milliseconds"]["median"], 0), ratio(stage["time_ratio"]), ratio(stage["eta"]))
         for name, found in kept["results"].items()
@@ -83,7 +85,7 @@ def steps(file: Path) -> str:
         if int(label) < found["layers"]
     ]
     return (
-        f"`{kept['command']}`: {facts['cpu']}, {facts['clock']}, {facts['rounds']} rounds; {versions}.\n\n"
+        f"`{kept['command']}`: {facts['cpu']}, {facts['clock']}, {facts['rounds']} rounds; {versions(facts)}.\n\n"
         f"{table(('model', 'layers', 'ms a step', 'time, full / these', 'as fast as the FLOPs say'), rows)}"
     )
 
@@ -176,14 +178,18 @@ def where(found: Found, comparison: Comparison) -> str:
     """What was trained, on which machine, and the command."""
     info = found.runs[0].info
     facts, model, data = info["environment"], info["model"], info["data"]
-    versions = ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "transformers", "raptr"))
     flops = max((method.outcome.costs["total_flops"] or 0 for method in found.methods), default=0)
     return (
         f"`python benchmarks/evidence/run.py {comparison.name}`: {model['architecture']}, {count(model['parameters'])} "
         f"parameters, {count(model['layer_parameters'])} of them in the layers; {data['source']} (content hash "
         f"{data['content_hash'][:12]}); {quantity(flops, 'FLOP')} a run, seeds {', '.join(map(str, found.seeds))}. "
-        f"{facts['cpu']}, {facts['threads']} thread(s) a run, {facts['device']}; {versions}."
+        f"{facts['cpu']}, {facts['threads']} thread(s) a run, {facts['device']}; {versions(facts)}."
     )
+
+
+def versions(facts: Mapping[str, Any]) -> str:
+    """Of what it ran on."""
+    return ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "transformers", "raptr"))
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -116,11 +116,19 @@ RIVALS = ("full", "raptr", "gradual_stacking", "smaller")
 """RaPTr, and what ended before it after the 700 steps of the first and the third question."""
 
 
+def sizes(number: int) -> dict[str, int]:
+    """What a width of the first question's model is: heads of 32, and 8/3 of it in the MLP, up to a multiple of 8."""
+    return {
+        "hidden_size": number,
+        "intermediate_size": 8 * math.ceil(number / 3),
+        "num_attention_heads": number // 32,
+        "num_key_value_heads": number // 32,
+    }
+
+
 def width(number: int) -> tuple[str, ...]:
-    """A width of the first question's model: heads of 32, and 8/3 of it in the MLP, up to a multiple of 8."""
-    sizes = {"hidden_size": number, "intermediate_size": 8 * math.ceil(number / 3)}
-    heads = {"num_attention_heads": number // 32, "num_key_value_heads": number // 32}
-    return tuple(f"model.config.{name}={value}" for name, value in {**sizes, **heads}.items())
+    """The same as values of a comparison."""
+    return tuple(f"model.config.{name}={value}" for name, value in sizes(number).items())
 
 
 def steps(number: int) -> str:

@@ -30,7 +30,9 @@ def test_times_that_do_not_rise_are_refused(flops: list[float], seconds: list[fl
 def test_steps_are_timed_once_for_a_comparison(tmp_path: Path, cache: Path) -> None:
     # Large enough a model that its layers are most of a step.
     wide = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 2}
-    config = tiny(model={"config": wide}, methods__raptr={"schedule": "2-4-6"}, data__sequence_length=64)
+    config = tiny(
+        model={"config": wide}, methods__raptr={"schedule": "2-4-6"}, data__sequence_length=64, checkpoints__every=1
+    )
     task = prepare_task(config, cache)
     clock = read_clock(task, tmp_path, Console(quiet=True))
     costs = clock.costs(task.costs)
