@@ -18,6 +18,7 @@ sys.path.insert(0, str(EVIDENCE))
 
 import chart  # noqa: E402
 import draw  # noqa: E402
+import lengths  # noqa: E402
 import points  # noqa: E402
 import run  # noqa: E402
 from questions import Comparison, comparisons  # noqa: E402
@@ -117,6 +118,27 @@ def test_a_recipe_is_compared_with_another_one_by_seed() -> None:
     assert draw.from_other(other, other) == ""
     assert draw.from_other(of((5,), (3.0,)), other) == ""
     assert draw.from_other(of((0,), (None,)), other) == ""
+
+
+def test_what_length_does_to_a_lead_is_paired_by_seed() -> None:
+    """By hand: seeds 0 and 1 lose 0.1 and 0.3, mean 0.2, and t(0.975, 1) = 12.706 times 0.1 around it."""
+    change = lengths.Change(
+        model="Llama", method="raptr", tokens=(2.0, 8.0), short={0: -0.2, 1: -0.3, 7: 9}, long={1: 0.0, 0: -0.1, 8: 9}
+    )
+    assert change.values == pytest.approx([0.1, 0.3])
+    assert (change.mean, *(change.interval or ())) == pytest.approx((0.2, -1.0706, 1.4706), abs=1e-4)
+
+
+def test_changes_are_those_of_the_stored_losses() -> None:
+    """Each difference is the one that the comparison's own table has, and full training is in none."""
+    known = {(point["comparison"], round(point["difference"], 5)) for point in json.loads(points.FILE.read_text())}
+    found = list(lengths.changes(draw.STORED))
+    assert {change.method for change in found} >= {"raptr", "gradual_stacking", "smaller"}
+    assert all(change.method != "full" and change.tokens[0] < change.tokens[1] for change in found)
+    for change in found:
+        for values in change.differences:
+            assert any(value == round(sum(values) / len(values), 5) for _, value in known)
+    assert not list(lengths.changes(draw.STORED / "none"))
 
 
 def test_a_run_that_fails_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

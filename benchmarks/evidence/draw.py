@@ -20,6 +20,7 @@ from typing import Any
 
 import points
 from chart import draw_map
+from lengths import changes
 from points import is_finished
 from questions import Comparison, comparisons
 from store import missing
@@ -66,7 +67,7 @@ def main() -> None:
 def page(text: str, stored: Path) -> str:
     """The page with its computed parts as the stored runs say."""
     parts = {comparison.name: part_of(comparison, stored / comparison.name) for comparison in comparisons([])}
-    for name, part in {"steps": steps(STEPS), **parts}.items():
+    for name, part in {"steps": steps(STEPS), "lengths": lengths(stored), **parts}.items():
         marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", flags=re.S)
         if len(marks.findall(text)) != 1:
             raise SystemExit(f"docs/results.md has not exactly one <!-- {name} --> ... <!-- /{name} -->")
@@ -88,6 +89,22 @@ def steps(file: Path) -> str:
         f"`{kept['command']}`: {facts['cpu']}, {facts['clock']}, {facts['rounds']} rounds; {versions(facts)}.\n\n"
         f"{table(('model', 'layers', 'ms a step', 'time, full / these', 'as fast as the FLOPs say'), rows)}"
     )
+
+
+def lengths(stored: Path) -> str:
+    """The table of what length does to a lead."""
+    rows = [
+        (
+            change.model,
+            change.method,
+            " and ".join(decimal(tokens, 1) for tokens in change.tokens),
+            *(bounds(mean(values), t_interval(values), signed=True) for values in change.differences),
+            bounds(change.mean, change.interval, signed=True),
+        )
+        for change in changes(stored)
+    ]
+    head = ("model", "method", "tokens for each parameter", "short: difference (95 %)", "long", "change (95 %)")
+    return table(head, rows) if rows else NOT_RUN
 
 
 def ratio(found: dict[str, float]) -> str:

@@ -116,6 +116,29 @@ RIVALS = ("full", "raptr", "gradual_stacking", "smaller")
 """RaPTr, and what ended before it after the 700 steps of the first and the third question."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """The same model trained for shorter and for longer.
+
+    Attributes:
+        model: what it is.
+        short: names of comparisons; of a method that is in two of them the first counts.
+        long: the same.
+    """
+
+    model: str
+    short: tuple[str, ...]
+    long: tuple[str, ...]
+
+
+LENGTHS = (
+    Lengths(model="Llama, 32 wide", short=("recipes", "methods", "stackings"), long=("32_at_20", "32_stackings")),
+    Lengths(model="Llama, 64 wide", short=("64_at_2", "64_stackings"), long=("64_at_8",)),
+    Lengths(model="BERT, 32 wide, norms after", short=("post_norm_rivals",), long=("post_norm_long",)),
+)
+"""Of which docs/results.md says how a lead changes with length."""
+
+
 def sizes(number: int) -> dict[str, int]:
     """What a width of the first question's model is: heads of 32, and 8/3 of it in the MLP, up to a multiple of 8."""
     return {
@@ -284,6 +307,13 @@ QUESTIONS = (
                 methods=("full", "gradual_stacking", "from_3", "from_3_half", "progressive_stacking", "smaller_7"),
                 values=(CHOSEN, FROM_3, FROM_3_HALF, SMALLER_7),
                 beside="gradual_stacking",
+            ),
+            # whether what they save is there after twice as many tokens; 6-9-12 is in 32_at_20
+            Comparison(
+                name="32_stackings",
+                methods=("full", "from_3", "progressive_stacking", "smaller_7"),
+                values=(CHOSEN, steps(1475), FROM_3, SMALLER_7),
+                beside="smaller_7",
             ),
             Comparison(
                 name="64_stackings",
