@@ -123,13 +123,15 @@ def part_of(comparison: Comparison, folder: Path) -> str:
     found = read_folder(folder)
     whole = there == len(names)
     other = next((method for method in found.methods if method.key == comparison.beside and method.runs), None)
-    head = (*HEAD, f"difference from {other.key} (95 %)") if other else HEAD
+    others = {f"difference from {other.key} (95 %)": other} if other else {}
+    if comparison.against:
+        others[f"difference from full training of {comparison.against} (95 %)"] = full_of(folder.parent / comparison.against)
     rows = [
-        (*row(method, found), *([from_other(method, other)] if other else []))
+        (*row(method, found), *(from_other(method, one) for one in others.values()))
         for method in found.methods
         if method.runs
     ]
-    parts = [where(found, comparison), table(head, rows)]
+    parts = [where(found, comparison), table((*HEAD, *others), rows)]
     if tried := trials(found):
         parts.append(tried)
     if whole:
@@ -154,10 +156,19 @@ def row(method: Method, found: Found) -> tuple[str, ...]:
     saving = outcome.savings.get("total_flops")
     saved = ""
     if saving is not None and saving.saving is not None:
-        saved = share(saving.saving) + (f" ({share_interval(saving.interval)})" if saving.interval else "")
+        saved = share(saving.saving, at_least=saving.at_least)
+        saved += f" ({share_interval(saving.interval)})" if saving.interval else ""
+        if not outcome.verdict.startswith(("better", "worse")):
+            saved = f"undecided, {saved}"
     chosen = found.sweep.chosen[method.key] if found.sweep else {}
     name = ", ".join([method.key, *(f"{key.split('.')[-1]} {value:g}" for key, value in chosen.items())])
     return (name, count(outcome.costs["steps"]), bounds(loss.mean, loss.interval), difference, outcome.verdict, saved)
+
+
+def full_of(folder: Path) -> Method:
+    """Full training in another comparison."""
+    found = read_folder(folder)
+    return next(method for method in found.methods if method.key == found.baseline)
 
 
 def from_other(method: Method, other: Method) -> str:

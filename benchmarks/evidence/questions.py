@@ -29,6 +29,7 @@ class Comparison:
         seeds: of the reported runs.
         base: the name of its file.
         beside: a method with which the others are compared too, where the question is what changes it.
+        against: another comparison, with whose full training the methods are compared too.
         figures: of its report that docs/results.md shows.
     """
 
@@ -40,6 +41,7 @@ class Comparison:
     seeds: int = 3
     base: str = "base.yaml"
     beside: str = ""
+    against: str = ""
     figures: tuple[str, ...] = ("result",)
 
     @property
@@ -320,6 +322,13 @@ QUESTIONS = (
                 methods=("full", "gradual_stacking", "from_3", "progressive_stacking", "smaller_7"),
                 values=(f"{RATE}=6e-3", *width(64), steps(580), FROM_3, SMALLER_7),  # the rate that 64_at_2 chose
                 beside="smaller_7",
+            ),
+            # planned for half of its FLOPs: does it end where full training does with all of them?
+            Comparison(
+                name="64_half",
+                methods=("full", "from_3", "progressive_stacking", "smaller_7"),
+                values=(f"{RATE}=6e-3", *width(64), steps(290), FROM_3, SMALLER_7),
+                against="64_stackings",
             ),
         ),
     ),

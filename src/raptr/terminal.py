@@ -154,6 +154,8 @@ def show_summary(console: Console, summary: Any) -> None:
     console.print(found)
     if any(entry["savings"] for entry in summary["methods"].values()):
         console.print("  * until both had the same loss (undecided: in parentheses)", highlight=False, style="dim")
+    if any(saving["at_least"] for entry in summary["methods"].values() for saving in entry["savings"].values()):
+        console.print("  ≥ it was there at its first evaluation as a whole model", highlight=False, style="dim")
     console.print(spent)
     for warning in summary["warnings"]:
         console.print(f"! {warning}", highlight=False, style="red")
@@ -172,7 +174,8 @@ def _saved(entry: Any) -> str:
     """FLOPs and time saved; in parentheses where the losses themselves are undecided."""
     if not entry["savings"]:
         return ""
-    text = " / ".join(share(entry["savings"][measure]["saving"], 0) for measure in ("total_flops", "seconds"))
+    both = [entry["savings"][measure] for measure in ("total_flops", "seconds")]
+    text = " / ".join(share(one["saving"], 0, at_least=one["at_least"]) for one in both)
     return text if entry["verdict"].startswith(("better", "worse")) else f"({text})"
 
 

@@ -217,3 +217,32 @@ def test_unfinished_and_diverged_runs_have_no_curve(tmp_path: Path) -> None:
     assert curve_of([fine, read_run(write_run(tmp_path / "b", steps=60, done=30))]) is None
     assert curve_of([fine, read_run(write_run(tmp_path / "c", steps=60, nan_from=40))]) is None
     assert curve_of([]) is None
+
+
+def test_a_growing_method_counts_from_its_first_evaluation_as_a_whole(tmp_path: Path) -> None:
+    """It became whole at step 40 of 60; what the smaller model reached before, with the others untrained, is not it."""
+    run = read_run(write_run(tmp_path / "a", sizes=(4, 8, 12), steps=60, eval_every=7, grows=True))
+    found = curve_of([run])
+    assert found is not None
+    late = run.evals.step > 40
+    assert run.evals.step[late][0] == 42
+    np.testing.assert_array_equal(found.loss[0], run.evals.columns["eval_loss"][late])
+    np.testing.assert_array_equal(found.spent["total_flops"][0], run.evals.columns["total_flops"][late])
+    # a baseline that ends far above: reached at once, which is at that evaluation and not before it
+    high = read_run(write_run(tmp_path / "b", method="full", sizes=(12,), steps=60, offset=3.0))
+    theirs = curve_of([high])
+    assert theirs is not None
+    saving = savings(found, theirs)["total_flops"]
+    assert saving.method == run.evals.columns["total_flops"][late][0]
+    assert saving.at_least
+
+
+def test_a_saving_that_is_a_bound_has_no_interval_where_every_seed_is_one() -> None:
+    x = [10.0, 20.0]
+    falls = curve([5, 3], [5, 3], [5, 3], spent=[0.0, 20.0])
+    found = savings(curve([2.5, 2], [2.6, 2], [2.7, 2], spent=x), falls)["total_flops"]
+    assert (found.saving, found.at_least, found.interval) == (0.5, True, None)
+    found = savings(curve([3.5, 2], [2.6, 2], [3.7, 2], spent=x), falls)["total_flops"]
+    assert not found.at_least
+    assert found.interval is not None
+    assert found.interval[1] == 0.5

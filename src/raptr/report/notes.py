@@ -13,9 +13,10 @@ MANY = 10  # seeds: with fewer, the bootstrap's intervals are clearly too short
 COVERAGE = "in simulations 75% with 3 seeds, 83% with 5 and 89% with 10"
 
 GROWN = (
-    "The loss is the full model's for every method, whatever the curves show: what the part of a growing method "
-    "reached before its last boundary does not count, because that part is another, smaller model. So such a method "
-    "seldom reaches a loss before its first evaluation after that boundary."
+    "The curve of a method that grows begins at its first evaluation after its last boundary: until then a smaller "
+    "model is trained, and whatever that reaches, it is another model. What such a method had reached when it became "
+    "whole counts as reached at that evaluation, which can be late by one interval between evaluations: the "
+    "saving is then marked ≥, at least."
 )
 
 READING = (

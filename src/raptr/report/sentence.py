@@ -82,8 +82,9 @@ def _saving_sentence(method: Method, baseline: Method) -> str:
     bounds = ""
     if saving.interval:
         bounds = f" (saved: {units.share_interval(saving.interval)} over seeds)"
+    least = "at least " if saving.at_least else ""
     if saving.reached:
-        return f" It reaches {baseline.name}'s final loss with {abs(saving.saving):.0%} fewer FLOPs{bounds}."
+        return f" It reaches {baseline.name}'s final loss with {least}{abs(saving.saving):.0%} fewer FLOPs{bounds}."
     return f" For its own final loss it spends {abs(saving.saving):.0%} more FLOPs than {baseline.name}{bounds}."
 
 

@@ -78,7 +78,8 @@ def share_interval(bounds: tuple[float, float]) -> str:
     return f"{share(bounds[0]).removesuffix(' %')} to {share(bounds[1])}"
 
 
-def share(value: object, digits: int = 1) -> str:
-    """Returns a share as a percentage with a real minus sign: ``12.5 %``, ``−40.0 %``."""
+def share(value: object, digits: int = 1, *, at_least: bool = False) -> str:
+    """Returns a share as a percentage with a real minus sign: ``12.5 %``, ``−40.0 %``, ``≥ 38.3 %``."""
     number = usable(value)
-    return MISSING if number is None else f"{number:.{digits}%}".replace("%", " %").replace("-", "−")
+    text = MISSING if number is None else f"{number:.{digits}%}".replace("%", " %").replace("-", "−")
+    return f"≥ {text}" if at_least and number is not None else text

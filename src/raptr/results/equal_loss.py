@@ -3,16 +3,17 @@
 Shapes: S seeds, E evaluations.
 
 1. A method's curve is the mean over its seeds, at equal shares of the run, of the validation loss and of
-   what was spent until then (`curve_of`). The loss is the full model's, for every method: a loss that the
-   part of a growing method reached before its last boundary is not counted, because the model that would
-   be had at that cost is another, smaller one.
+   what was spent until then (`curve_of`). The curve of a method that grows begins at its first evaluation
+   after its last boundary: until then there is a smaller trained model and layers as they were initialised,
+   and whatever these reach together, the model that would be had at that cost is another one.
 2. The loss is made monotone: the non-increasing sequence that is closest to it in least squares (isotonic
    regression). Unlike the lowest loss so far, it does not reward a curve for being noisy.
 3. The loss at which both are compared is the higher of the two final ones, so that both reach it. If the
    method ends lower, this is the baseline's final loss; if it ends higher, it never reaches that, and the
    baseline is looked at where it passes the method's final loss instead.
 4. The saving is 1 - (spent by the method) / (spent by the baseline) when they first reach it, linearly
-   interpolated between evaluations: 0.2 is a fifth less, -0.25 a quarter more.
+   interpolated between evaluations: 0.2 is a fifth less, -0.25 a quarter more. What is reached at the first
+   evaluation of a curve, or before, counts as reached there.
 5. The interval is a percentile bootstrap over seeds: pairs (the same seed of both methods) are drawn with
    replacement, and all of this is done again with each draw.
 """
@@ -28,6 +29,7 @@ from scipy.optimize import isotonic_regression
 
 from raptr.results.metrics import Floats
 from raptr.results.run import Run
+from raptr.results.trained import full_loss, of_part
 
 Measure = Literal["total_flops", "seconds"]
 MEASURES: tuple[Measure, ...] = ("total_flops", "seconds")
@@ -60,7 +62,9 @@ class Saving:
         method: spent by the method until it reached ``loss``.
         baseline: the same of the baseline.
         saving: 1 - method / baseline; None if the baseline reached it before its first step.
-        interval: 95 %, by bootstrap over seeds; None with fewer than three, or where an end is not defined.
+        at_least: whether the method was there at its curve's first evaluation already, so that it may have saved more.
+        interval: 95 %, by bootstrap over seeds; None with fewer than three, where an end is not defined,
+            or where ``at_least`` holds of every draw.
         seeds: the saving of each pair of seeds by itself.
     """
 
@@ -69,6 +73,7 @@ class Saving:
     method: float
     baseline: float
     saving: float | None
+    at_least: bool
     interval: tuple[float, float] | None
     seeds: tuple[float | None, ...]
 
@@ -96,15 +101,16 @@ def curve_of(runs: Sequence[Run]) -> Curve | None:
 
 
 def _known(run: Run) -> tuple[Floats, Floats, dict[Measure, Floats]]:
-    """Share of the run, loss and what was spent, at the evaluations that measured all of them.
+    """Share of the run, loss and what was spent, at the evaluations of the whole model that measured all of them.
 
     A run whose last loss is no number has diverged: nothing is left of it.
     """
-    loss = run.evals.columns["eval_loss"]
+    loss = full_loss(run)
     spent = {measure: run.evals.columns[measure] for measure in MEASURES}
     whole = np.isfinite(loss) & np.all([np.isfinite(values) for values in spent.values()], axis=0)
     if len(whole) and not whole[-1]:
         whole[:] = False
+    whole &= ~of_part(run)
     return run.evals.step[whole] / run.steps, loss[whole], {name: values[whole] for name, values in spent.items()}
 
 
@@ -158,7 +164,8 @@ def savings(method: Curve, baseline: Curve) -> dict[Measure, Saving]:
             method=point[0],
             baseline=point[1],
             saving=_finite(_saving(*point)),
-            interval=_percentiles(values),
+            at_least=every.at_once,
+            interval=None if all(one.at_once for one in resampled) else _percentiles(values),
             seeds=tuple(_finite(_saving(*one.spent[measure])) for one in single),
         )
     return found
@@ -170,6 +177,7 @@ class _Equal:
 
     loss: float
     reached: bool
+    at_once: bool
     spent: dict[Measure, tuple[float, float]]
 
 
@@ -180,6 +188,7 @@ def _equal(method: Curve, baseline: Curve, weights: Floats) -> _Equal:
     return _Equal(
         loss=loss,
         reached=bool(ours[-1] <= theirs[-1]),
+        at_once=bool(flat_ours[0] <= loss),
         spent={
             measure: (
                 reaching(loss, flat_ours, weights @ method.spent[measure]),

@@ -83,6 +83,7 @@ def _saving(saving: Saving) -> dict[str, Any]:
         "method": saving.method,
         "baseline": saving.baseline,
         "saving": saving.saving,
+        "at_least": saving.at_least,
         "interval": _list(saving.interval),
         "seeds": list(saving.seeds),
     }
