@@ -1,7 +1,9 @@
 """The optimizer policy follows what really ran, not only what was activated."""
 
+import warnings
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import nn
 
@@ -33,8 +35,40 @@ def test_the_path_moves_when_the_path_ran() -> None:
     assert moved_by(lambda model, net: loss_of(model, some_tokens()).backward()) == [True, False, False, True]
 
 
-def test_gradients_of_a_full_backward_in_eval_mode_are_used() -> None:
-    assert moved_by(lambda model, net: loss_of(model.eval(), some_tokens()).backward()) == [True] * 4
+def test_gradients_of_a_full_backward_in_eval_mode_are_used_and_told_of() -> None:
+    with pytest.warns(UserWarning, match=r"in evaluation mode, where all layers run.*call model\.train\(\)"):
+        assert moved_by(lambda model, net: loss_of(model.eval(), some_tokens()).backward()) == [True] * 4
+
+
+@pytest.mark.filterwarnings("error")
+def test_evaluation_with_gradients_after_a_step_is_not_told_of() -> None:
+    torch.manual_seed(0)
+    model = Net(4, "attention").train()
+    net = raptr.attach(model, blocks=model.layers)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    net.prepare(optimizer)
+    for step in range(2):
+        net.activate(Script([PATH, PATH]), step)
+        loss_of(model.train(), some_tokens()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss_of(model.eval(), some_tokens())
+
+
+def test_evaluation_mode_is_told_of_once() -> None:
+    model = Net(4, "attention").eval()
+    net = raptr.attach(model, blocks=model.layers)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    net.prepare(optimizer)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for step in range(3):
+            net.activate(Script([PATH] * 3), step)
+            loss_of(model, some_tokens()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert len(told) == 1
+    assert told[0].filename == __file__
 
 
 def test_gradients_of_a_forced_subnetwork_are_used() -> None:

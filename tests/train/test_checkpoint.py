@@ -133,3 +133,28 @@ def test_a_full_disk_stops_the_run_and_loses_no_checkpoint(
     run(CONFIG, folder, cache)
     run(CONFIG, tmp_path / "reference", cache)
     same_end(folder, tmp_path / "reference")
+
+
+def test_the_manifest_waits_for_the_last_file_of_every_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank writes its random state last, and rank 0 may be there long before the others."""
+
+    def meet(mine: object) -> list[object]:
+        (partial / "checkpoint-2" / "rng_state_1.pth").write_bytes(b"late")
+        return [mine, None]
+
+    monkeypatch.setattr(room, "gather_objects", meet)
+    with room.written(tmp_path, 2, {}) as partial:
+        (partial / "checkpoint-2").mkdir(parents=True)
+        (partial / "checkpoint-2" / "rng_state_0.pth").write_bytes(b"early")
+    manifest = json.loads((tmp_path / "checkpoint-2" / "raptr.json").read_text())
+    assert set(manifest["files"]) == {"rng_state_0.pth", "rng_state_1.pth"}
+
+
+def test_no_rank_goes_on_where_one_could_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "gather_objects", lambda mine: [mine, "No space left on device"])
+    with (
+        pytest.raises(RaptrError, match=r"step 2 could not be written \(No space left on device\)"),
+        room.written(tmp_path, 2, {}) as partial,
+    ):
+        (partial / "checkpoint-2").mkdir(parents=True)
+    assert not list(tmp_path.iterdir())

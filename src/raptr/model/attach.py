@@ -160,6 +160,7 @@ class AttachedModel:
         if step != self._step or any(prepared.stepped for prepared in self._prepared):
             for selection in self._selections:  # not only after a step: a scaler can leave it out
                 selection.ran.clear()
+                selection.evaluated.clear()
             self._widths.forget()
         self._step = step
         for prepared in self._prepared:

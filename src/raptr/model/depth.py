@@ -33,13 +33,15 @@ class Selection:
         forced: whether this also holds in evaluation.
         whole: whether every layer runs, and all of itself.
         ran: the layers that ran with gradients since the last optimizer step.
+        evaluated: those of them that ran whole because they are in evaluation mode, though less was selected.
     """
 
-    __slots__ = ("_all", "_kept", "_places", "forced", "layers", "parts", "ran", "whole")
+    __slots__ = ("_all", "_kept", "_places", "evaluated", "forced", "layers", "parts", "ran", "whole")
 
     def __init__(self, layers: int) -> None:
         self._all = range(layers)
         self.ran: set[int] = set()
+        self.evaluated: set[int] = set()
         self.keep(tuple(self._all))
 
     def keep(self, layers: Sequence[int], parts: Sequence[LayerPart] = (), *, forced: bool = False) -> None:
@@ -132,6 +134,8 @@ def _gated(original: Any) -> Any:
         if part is not None:
             if torch.is_grad_enabled():
                 selection.ran.add(layer)
+                if not applies and not selection.whole:
+                    selection.evaluated.add(layer)
             if part.scale != 1 or part.sequences is not None:
                 signature, required = gate.signature, gate.required
                 return run_in_part(run, part, returns, signature, args, kwargs, layer=layer, required=required)

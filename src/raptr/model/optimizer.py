@@ -169,9 +169,10 @@ class Prepared:
         self._inactive = inactive
         self._frozen = frozen
         self._rate = ScaledRate(optimizer)
-        self._warned = False
+        self._warned = self._warned_of_mode = False
         self._parameters = [p for group in optimizer.param_groups for p in group["params"] if id(p) in owners]
         self._layers = _by_owners(self._parameters, owners)
+        self._selections = {gate.selection for gates, _ in self._layers for gate in gates}
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -196,6 +197,7 @@ class Prepared:
             )
         if not self.active:
             return
+        self._warn_of_evaluation()
         if self._inactive == "freeze":
             skipped = [p for gates, own in self._layers if not any(gate.ran for gate in gates) for p in own]
             self._warn_of_zeros(skipped)
@@ -212,6 +214,16 @@ class Prepared:
         self._rate.restore()
         self.stepped = True
 
+    def _warn_of_evaluation(self) -> None:
+        if not self._warned_of_mode and any(selection.evaluated for selection in self._selections):
+            self._warned_of_mode = True
+            warnings.warn(
+                "the gradients of this step were made in evaluation mode, where all layers run, so that nothing was "
+                "skipped and nothing saved: call model.train() before training. from_pretrained returns a model in "
+                "evaluation mode, and a validation may have left it there.",
+                stacklevel=4,
+            )
+
     def _warn_of_zeros(self, skipped: Iterable[nn.Parameter]) -> None:
         if not self._warned and any(p.grad is not None for p in skipped):
             self._warned = True
@@ -219,5 +231,5 @@ class Prepared:
                 "layers that took no part in this step have gradients, which raptr removed, so that they stay as they "
                 "are: an engine filled in zeros (DeepSpeed does), or they are left from zero_grad(set_to_none=False). "
                 "An optimizer that an engine runs by itself would move these layers by momentum and weight decay.",
-                stacklevel=3,
+                stacklevel=4,
             )

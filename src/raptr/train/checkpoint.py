@@ -19,6 +19,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from raptr.errors import RaptrError
+from raptr.model.agreement import gather_objects
 from raptr.train.folder import write_json
 from raptr.train.metrics import to_json
 from raptr.train.plain import NotPlain, check_lists
@@ -31,6 +32,8 @@ PARTIAL, DAMAGED = "partial", "damaged-"
 """What a checkpoint's folder is in while it is written, and what comes before the name of one that is damaged."""
 
 _MANIFEST = "raptr.json"
+
+_WRITING = (OSError, SafetensorError, RuntimeError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,8 @@ class Checkpoint:
 def written(folder: Path, step: int, metrics: dict[str, Any] | None) -> Iterator[Path]:
     """A folder in which the Trainer writes ``checkpoint-<step>``, which is whole when it gets to its own place.
 
+    Every rank writes a file of its own, the last thing that it does: the manifest is made when all of them have.
+
     Args:
         folder: of all checkpoints; of older ones the newest `KEPT` less one stay.
         step: how many steps were completed.
@@ -62,17 +67,23 @@ def written(folder: Path, step: int, metrics: dict[str, Any] | None) -> Iterator
     """
     partial, name = folder / PARTIAL, f"checkpoint-{step}"
     from_main(lambda: shutil.rmtree(partial, ignore_errors=True))
+    failure: Exception | None = None
     try:
         yield partial
+    except _WRITING as error:
+        failure = _of_writing(error)
+    failed = next((told for told in gather_objects(failure and str(failure)) if told), None)
+    try:
+        if failed is not None:
+            raise failure or OSError(failed)
         from_main(lambda: _complete(partial / name, folder / name, step, metrics))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _of_writing(error):
-            raise
+    except _WRITING as error:
+        reason = _of_writing(error)
         if is_main():
             shutil.rmtree(partial, ignore_errors=True)
         older = ", ".join(path.name for _, path in _numbered(folder)) or "none"
         raise RaptrError(
-            f"the checkpoint of step {step} could not be written ({error}). Those before it are as they were, in "
+            f"the checkpoint of step {step} could not be written ({reason}). Those before it are as they were, in "
             f"{folder}: {older}. Free some space (or raise the quota), and give the same command again."
         ) from error
     from_main(lambda: _keep(folder, KEPT))
@@ -181,9 +192,15 @@ def _free(path: Path) -> Path:
     return found
 
 
-def _of_writing(error: RuntimeError) -> bool:
-    """Whether it is torch's own writer that failed, which does not say why."""
-    return any(word in str(error) for word in ("PytorchStreamWriter", "iostream"))
+def _of_writing(error: Exception) -> Exception:
+    """The error, if it is one of writing: of a RuntimeError only that of torch's own writer, which does not say why.
+
+    Raises:
+        RuntimeError: it is another one.
+    """
+    if isinstance(error, RuntimeError) and not any(word in str(error) for word in ("PytorchStreamWriter", "iostream")):
+        raise error
+    return error
 
 
 def _seal(manifest: dict[str, Any]) -> str:
