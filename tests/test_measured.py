@@ -8,7 +8,7 @@ import pytest
 from raptr.measured import Point, Setting, furthest, nearest, outlook, points
 from raptr.plan import METHODS
 
-RUN = Setting(objective="causal", layers=12, parameters=150_000, tokens=3_000_000)
+RUN = Setting(objective="causal", pre_norm=True, layers=12, parameters=150_000, tokens=3_000_000)
 
 
 def point(name: str = "RaPTr 6-8-10-12", **changes: object) -> Point:
@@ -18,6 +18,7 @@ def point(name: str = "RaPTr 6-8-10-12", **changes: object) -> Point:
         "name": name,
         "architecture": "llama",
         "objective": "causal",
+        "pre_norm": True,
         "layers": 12,
         "parameters": 150_000,
         "tokens": 3_000_000,
@@ -57,6 +58,27 @@ def test_the_same_recipe_comes_before_a_nearer_one() -> None:
     assert nearest("raptr", "RaPTr 6-8-10-12", RUN, [nearer, same]) == same
     assert nearest("raptr", "RaPTr 3-12", RUN, [same, nearer]) == nearer
     assert nearest("raptr", "RaPTr 6-8-10-12", RUN, [point(objective="masked"), point(method="pld")]) is None
+
+
+def test_norms_elsewhere_are_another_model() -> None:
+    assert nearest("raptr", "RaPTr 6-8-10-12", RUN, [point(pre_norm=False)]) is None
+    (line,) = outlook("raptr", "RaPTr 6-8-10-12", RUN, [point(pre_norm=False)])
+    assert "was not measured in causal models with norms before" in line
+    after = point("Sure", method="midas", difference=-0.2, low=-0.25, high=-0.15, pre_norm=False)
+    assert furthest(point(), [point(), after]) is None
+
+
+def test_between_lengths_that_came_out_differently_neither_is_expected() -> None:
+    """A run of 20 tokens for each parameter between a loss at 20 and what was undecided at 12; 5 is too far away."""
+    undecided = point(tokens=1_800_000, low=-0.1, high=0.1)
+    far = point(tokens=750_000, difference=-0.2, low=-0.3, high=-0.1)
+    _, second, *_ = outlook("raptr", "RaPTr 6-8-10-12", RUN, [point(), undecided, far])
+    assert "near, but at 12 tokens for each of 150 k parameters neither a gain nor a loss was decided" in second
+    assert second.endswith("so expect neither.")
+    other = point("RaPTr 9-12", tokens=1_800_000, low=-0.1, high=0.1)
+    same_size = point(low=-0.1, high=0.1)
+    for among in ([point(), far], [point(), other], [point(), same_size]):
+        assert "near enough to expect the same" in outlook("raptr", "RaPTr 6-8-10-12", RUN, among)[1]
 
 
 def test_distance_counts_size_and_length_by_themselves() -> None:

@@ -125,7 +125,8 @@ def part_of(comparison: Comparison, folder: Path) -> str:
     other = next((method for method in found.methods if method.key == comparison.beside and method.runs), None)
     others = {f"difference from {other.key} (95 %)": other} if other else {}
     if comparison.against:
-        others[f"difference from full training of {comparison.against} (95 %)"] = full_of(folder.parent / comparison.against)
+        head = f"difference from full training of {comparison.against} (95 %)"
+        others[head] = full_of(folder.parent / comparison.against)
     rows = [
         (*row(method, found), *(from_other(method, one) for one in others.values()))
         for method in found.methods

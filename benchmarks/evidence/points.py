@@ -10,6 +10,7 @@ from store import missing
 
 from raptr.config.load import load
 from raptr.results import read_folder
+from raptr.train.task import plan_run
 
 FILE = Path(__file__).parents[2] / "src" / "raptr" / "measured.json"
 
@@ -29,6 +30,7 @@ def of(folder: Path) -> Iterator[dict[str, Any]]:
     """The points of a comparison; of one seed, or of a method that diverged, there is none."""
     found = read_folder(folder)
     (baseline,) = (method for method in found.methods if method.key == found.baseline)
+    pre_norm = plan_run(load(baseline.runs[0].folder / "config.yaml")).pre_norm
     for method in found.methods:
         loss = method.outcome.loss
         if method is baseline or loss.difference is None or loss.difference_interval is None:
@@ -40,6 +42,7 @@ def of(folder: Path) -> Iterator[dict[str, Any]]:
             "method": config.settings(method.key).method,
             "name": config.settings(method.key).told(),
             "objective": config.objective.name,
+            "pre_norm": pre_norm,
             "architecture": run.info["model"]["architecture"],
             "layers": sum(len(stack) for stack in baseline.runs[0].info["flops"]["layers"]),
             "parameters": baseline.runs[0].info["model"]["layer_parameters"],

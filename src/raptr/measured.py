@@ -30,12 +30,14 @@ class Setting:
 
     Attributes:
         objective: causal, masked or denoising.
+        pre_norm: whether the layers' norms come before attention and MLP.
         layers: of all stacks.
         parameters: in the layers.
         tokens: of full training for as many FLOPs as the run has.
     """
 
     objective: str
+    pre_norm: bool
     layers: int
     parameters: int
     tokens: float
@@ -77,6 +79,10 @@ class Point(Setting):
             return "neither a gain nor a loss was decided"
         return f"a {'gain' if self.high < 0 else 'loss'} was measured"
 
+    def is_of(self, setting: Setting) -> bool:
+        """Whether it speaks of such a model at all, whatever its size."""
+        return (self.objective, self.pre_norm) == (setting.objective, setting.pre_norm)
+
     def distance(self, setting: Setting) -> tuple[float, float]:
         """By which factors, of 1 and more, parameters and tokens for each of them differ."""
         return _factor(self.parameters, setting.parameters), _factor(self.horizon, setting.horizon)
@@ -92,12 +98,14 @@ def points() -> tuple[Point, ...]:
 def outlook_of(run: "Planned") -> list[str]:
     """`outlook` of what a config would train."""
     layers = sum(run.plan.shape.layers)
-    setting = Setting(objective=run.objective, layers=layers, parameters=run.parameters, tokens=run.tokens)
+    setting = Setting(
+        objective=run.objective, pre_norm=run.pre_norm, layers=layers, parameters=run.parameters, tokens=run.tokens
+    )
     return outlook(run.method, run.name, setting)
 
 
 def nearest(method: str, name: str, setting: Setting, among: Iterable[Point] | None = None) -> Point | None:
-    """The point that says most of a run: of its method and objective, with its settings if they were measured.
+    """The point that says most of a run: of its method, objective and norms, with its settings if they were measured.
 
     Args:
         method: its key.
@@ -106,7 +114,7 @@ def nearest(method: str, name: str, setting: Setting, among: Iterable[Point] | N
         among: points to choose from; by default all.
     """
     known = points() if among is None else among
-    found = [point for point in known if (point.method, point.objective) == (method, setting.objective)]
+    found = [point for point in known if point.method == method and point.is_of(setting)]
     return min(found, key=lambda point: (point.name != name, math.prod(point.distance(setting))), default=None)
 
 
@@ -120,16 +128,17 @@ def outlook(method: str, name: str, setting: Setting, among: Iterable[Point] | N
         among: points to choose from; by default all.
 
     Example:
-        >>> run = Setting(objective="causal", layers=12, parameters=85_000_000, tokens=2e9)
+        >>> run = Setting(objective="causal", pre_norm=True, layers=12, parameters=85_000_000, tokens=2e9)
         >>> outlook("raptr", "RaPTr 6-8-10-12", run, among=())
-        ['Whether it gains at equal FLOPs is not known: this method was not measured with this objective.']
+        ['Whether it gains at equal FLOPs is not known: it was not measured in causal models with norms before.']
     """
     if method == "full":
         return []
     known = points() if among is None else tuple(among)
     point = nearest(method, name, setting, known)
     if point is None:
-        return ["Whether it gains at equal FLOPs is not known: this method was not measured with this objective."]
+        models = f"{setting.objective} models with norms {'before' if setting.pre_norm else 'after'}"
+        return [f"Whether it gains at equal FLOPs is not known: it was not measured in {models}."]
     wider, longer = point.distance(setting)
     far = max(wider, longer) > NEAR
     other = "" if point.name == name else f" ({point.name})"
@@ -139,6 +148,11 @@ def outlook(method: str, name: str, setting: Setting, among: Iterable[Point] | N
     )
     if far:
         how = f"{_apart(point, setting)}, so that says little of it; compare at your size before you rely on it."
+    elif other_way := unlike(point, setting, known):
+        how = (
+            f"near, but at {other_way.horizon:.3g} tokens for each of {quantity(other_way.parameters)} parameters "
+            f"{other_way.verdict}, so expect neither."
+        )
     else:
         how = "near enough to expect the same, as far as one text and one model tell."
     lines = [first, f"This run has {_told(setting)}: {how}"]
@@ -150,9 +164,17 @@ def outlook(method: str, name: str, setting: Setting, among: Iterable[Point] | N
     return lines
 
 
+def unlike(point: Point, setting: Setting, among: Iterable[Point]) -> Point | None:
+    """The nearest point of the same recipe that is near a run too, at another length or size, with another verdict."""
+    same = (one for one in among if (one.method, one.name) == (point.method, point.name) and one.is_of(setting))
+    near = [one for one in same if max(one.distance(setting)) <= NEAR and one.verdict != point.verdict]
+    elsewhere = (one for one in near if max(one.distance(point)) > 1.01)
+    return min(elsewhere, key=lambda one: math.prod(one.distance(setting)), default=None)
+
+
 def furthest(point: Point, among: Iterable[Point]) -> Point | None:
     """Of the methods that gained at a point's size and length, the one whose interval ends lowest; None if none did."""
-    there = (one for one in among if one.objective == point.objective and max(one.distance(point)) < 1.01)
+    there = (one for one in among if one.is_of(point) and max(one.distance(point)) < 1.01)
     return min((one for one in there if one.high < 0), key=lambda one: one.high, default=None)
 
 

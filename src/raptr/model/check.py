@@ -50,6 +50,11 @@ class Layers:
             for found, orders in zip(self.verified or (None,) * len(self.stacks), self.orders, strict=True)
         )
 
+    @cached_property
+    def pre_norm(self) -> bool:
+        """Whether every layer is known to return its input plus an update, as those with their norms before do."""
+        return self.verified is not None and all(b.residual for found in self.verified for b in found.branches)
+
     def returns(self, stack: int) -> Returns:
         """What the blocks of a stack return, as far as it is known before they run."""
         name = self.stacks[stack].name

@@ -124,7 +124,8 @@ def saving_cell(method: Method, measure: Measure) -> Cell:
         note = units.share_interval(saving.interval)
     if not decided:
         note = f"{note}\nundecided" if note else "undecided"
-    return Cell(text=units.share(saving.saving, at_least=saving.at_least), note=note, value=saving.saving, kind="" if decided else "soft")
+    text = units.share(saving.saving, at_least=saving.at_least)
+    return Cell(text=text, note=note, value=saving.saving, kind="" if decided else "soft")
 
 
 def result_table(comparison: Comparison) -> Table:

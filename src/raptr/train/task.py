@@ -263,6 +263,7 @@ class Planned(NamedTuple):
         plan: of the run.
         costs: FLOPs of one step of the whole batch.
         objective: causal, masked or denoising.
+        pre_norm: whether the layers' norms come before attention and MLP.
         parameters: in the layers.
         tokens: of full training for as many FLOPs as the run has.
     """
@@ -272,6 +273,7 @@ class Planned(NamedTuple):
     plan: Plan
     costs: LayerCosts
     objective: str
+    pre_norm: bool
     parameters: int
     tokens: float
 
@@ -294,7 +296,8 @@ def plan_run(config: RunConfig) -> Planned:
     steps = sum(stage.total for stage in plan_cost(plan, costs)) / costs.total
     tokens = steps * batch * config.data.sequence_length
     own, objective = config.settings(config.method), config.objective.name
-    return Planned(own.method, own.told(), plan, costs, objective, measured.layer_parameters, tokens)
+    norms = measured.layers.pre_norm
+    return Planned(own.method, own.told(), plan, costs, objective, norms, measured.layer_parameters, tokens)
 
 
 class Measured(NamedTuple):
