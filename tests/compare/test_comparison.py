@@ -142,9 +142,9 @@ def test_seeds_can_be_added(finished: Any, tmp_path: Path, cache: Path) -> None:
 def test_comparison_of_another_config_is_refused_and_left_alone(finished: Any, cache: Path) -> None:
     folder, _ = finished
     before = contents(folder)
-    with pytest.raises(RaptrError, match="holds another run"):
+    with pytest.raises(RaptrError, match="holds another comparison: it has"):
         run(tiny(training__max_steps=10), folder, cache)
-    with pytest.raises(RaptrError, match="holds another run"):
+    with pytest.raises(RaptrError, match="holds another comparison: it has"):
         run(tiny(), folder, cache, budget="steps")
     assert contents(folder) == before
 

@@ -124,7 +124,7 @@ def test_a_sweep_can_be_shared_too(tuned: tuple[Path, Any], tmp_path: Path, cach
 
 
 def test_other_values_are_another_comparison(tuned: tuple[Path, Any], cache: Path) -> None:
-    with pytest.raises(RaptrError, match="holds another run"):
+    with pytest.raises(RaptrError, match="holds another comparison"):
         run(tuned[0], cache, grid={"training.learning_rate": [1e-4, 1e-3]})
 
 

@@ -17,6 +17,7 @@ from raptr.errors import RaptrError
 from raptr.plan import RaPTr, plan_cost
 from raptr.report import write_report
 from raptr.train.build import build_model
+from raptr.train.folder import claim_folder
 from raptr.train.task import prepare_task
 from runs import contents, metrics, run, tiny
 
@@ -389,3 +390,16 @@ def test_tokenizer_of_the_run_is_kept_with_the_model(finished: Any) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert tokenizer(text)["input_ids"] == task.store.tokenizer(text)["input_ids"]
+
+
+def test_a_comparison_of_the_same_name_is_told_apart_from_a_run(tmp_path: Path, cache: Path) -> None:
+    """`raptr train my.yaml` and `raptr compare my.yaml` would both write to runs/my."""
+    claim_folder(tmp_path / "my", "budget: flops\n", "comparison.yaml")
+    with pytest.raises(RaptrError, match=r"my holds a comparison and is not a run .* or another name="):
+        run(tiny(), tmp_path / "my", cache)
+    with pytest.raises(RaptrError, match="holds another comparison: it has nothing where this one has 'sweep:'"):
+        claim_folder(tmp_path / "my", "budget: flops\nsweep:\n", "comparison.yaml")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "config.yaml").write_text("name: one\n")
+    with pytest.raises(RaptrError, match="one holds a run and is not a comparison"):
+        claim_folder(tmp_path / "one", "budget: flops\n", "comparison.yaml")

@@ -69,7 +69,10 @@ def attach(
     if not isinstance(model, nn.Module):
         raise RaptrError(f"attach was given a {type(model).__name__}; expected a torch.nn.Module.")
     if any(gate_of(module) for module in model.modules()):
-        raise RaptrError(f"this {type(model).__name__} is attached already; use that handle, or detach it first.")
+        raise RaptrError(
+            f"this {type(model).__name__} is attached already; use that handle, or detach it first "
+            "(a ProgressiveCallback's is callback.net)."
+        )
     if isinstance(model, torch._dynamo.OptimizedModule):
         raise RaptrError(
             "the model is compiled as a whole, which recompiles for every path and then runs eagerly; "

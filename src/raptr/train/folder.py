@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ Result = dict[str, Any]
 
 NUMBERS = ("steps", "tokens", "epochs", "layer_flops", "total_flops", "seconds", "eval_loss")
 """Of a result, those that are one number."""
+
+_KINDS = {"config.yaml": "run", "comparison.yaml": "comparison"}
+"""What a folder with such a file holds."""
 
 
 @contextmanager
@@ -63,7 +67,12 @@ def check_folder(folder: Path, file: str) -> None:
     if (folder / file).exists():
         return
     if folder.exists() and (not folder.is_dir() or any(map(_is_content, folder.iterdir()))):
-        raise RaptrError(f"{folder} exists and is not a run of raptr ({file} is not in it); give another --output.")
+        held = next((kind for name, kind in _KINDS.items() if (folder / name).exists()), None)
+        what = f"holds a {held}" if held else "exists"
+        raise RaptrError(
+            f"{folder} {what} and is not a {_KINDS.get(file, 'run')} of raptr ({file} is not in it); "
+            "give another --output, or another name=..."
+        )
 
 
 def claim_folder(folder: Path, record: str, file: str) -> None:
@@ -76,7 +85,7 @@ def claim_folder(folder: Path, record: str, file: str) -> None:
     existing = folder / file
     if existing.exists() and (old := existing.read_text(encoding="utf-8", errors="replace")) != record:
         raise RaptrError(
-            f"{folder} holds another run: {_difference(old, record)}. "
+            f"{folder} holds another {_KINDS.get(file, 'run')}: {_difference(old, record)}. "
             "Give another --output (or name=...), or remove that folder."
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +116,8 @@ def _is_content(path: Path) -> bool:
 
 
 def _difference(old: str, new: str) -> str:
-    for before, after in zip(old.splitlines(), new.splitlines(), strict=False):
+    for before, after in zip_longest(old.splitlines(), new.splitlines(), fillvalue=""):
         if before != after:
-            return f"it has {before.strip()!r} where this one has {after.strip()!r}"
-    return "its config has other lines"
+            has, has_not = (repr(line.strip()) if line else "nothing" for line in (before, after))
+            return f"it has {has} where this one has {has_not}"
+    return "its lines end in another way"
