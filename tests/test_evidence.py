@@ -1,5 +1,6 @@
 """The evidence: a comparison is run, kept without weights, gone on with; docs/results.md is what is kept."""
 
+import dataclasses
 import json
 import os
 import re
@@ -105,6 +106,9 @@ def test_a_comparison_is_run_kept_and_not_run_again(tmp_path: Path, monkeypatch:
     said = draw.part_of(more, stored / "tiny")
     assert "one seed: no interval" in said
     assert "| zero | 5 |" in said
+    against = draw.part_of(dataclasses.replace(more, against="tiny"), stored / "tiny").splitlines()
+    assert any(line.endswith("| difference from full training of tiny (95 %) |") for line in against)
+    assert any(line.startswith("| full |") and line.endswith(" +0.000 |") for line in against)
 
 
 def test_a_recipe_is_compared_with_another_one_by_seed() -> None:
