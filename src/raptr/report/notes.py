@@ -89,7 +89,7 @@ def saving_details(comparison: Comparison) -> tuple[str, ...]:
         "interpolated between evaluations.",
         *([GROWN] if growing(comparison) else []),
         "One of the two methods is looked at before its end, where its learning rate had not yet come down and, for a "
-        "method that grows, not all layers were trained: a run planned to end there would have been better. That "
+        "method that grows, not all layers were trained: a run planned to end there would mostly have been better. That "
         "draws the figure towards zero, for savings and for losses alike.",
         f"The interval: pairs of seeds are drawn with replacement ({RESAMPLES:,} times, from a fixed seed), and all of "
         "it is computed again from each draw.",
