@@ -354,7 +354,7 @@ def test_a_growing_method_and_a_smaller_model_are_told(tmp_path: Path) -> None:
     page = parse(html)
     assert intruders(html) == []
     assert "Until its last boundary a growing method's curve is that of the part trained so far (Stacking)" in page.text
-    assert "The loss is the full model's for every method" in page.text
+    assert "begins at its first evaluation after its last boundary" in page.text
     assert "Not comparable" not in page.text
     assert "Smaller: a smaller model, trained whole, as a control." in page.text
     row = next(row for row in page.rows if "Verdict" in row and row["Method"].startswith("Smaller"))

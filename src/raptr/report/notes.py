@@ -13,9 +13,9 @@ MANY = 10  # seeds: with fewer, the bootstrap's intervals are clearly too short
 COVERAGE = "in simulations 75% with 3 seeds, 83% with 5 and 89% with 10"
 
 GROWN = (
-    "The curve of a method that grows begins at its first evaluation after its last boundary: until then a smaller "
-    "model is trained, and whatever that reaches, it is another model. What such a method had reached when it became "
-    "whole counts as reached at that evaluation, which can be late by one interval between evaluations: the "
+    "Here the curve of a method that grows begins at its first evaluation after its last boundary: until then a "
+    "smaller model is trained, and whatever that reaches, it is another model. What such a method had reached when it "
+    "became whole counts as reached at that evaluation, which can be late by one interval between evaluations: the "
     "saving is then marked ≥, at least."
 )
 
@@ -88,9 +88,9 @@ def saving_details(comparison: Comparison) -> tuple[str, ...]:
         "Curves are means over seeds at equal shares of the run, made monotone by isotonic regression and linearly "
         "interpolated between evaluations.",
         *([GROWN] if growing(comparison) else []),
-        "One of the two methods is looked at before its end, where its learning rate had not yet come down and, for a "
-        "method that grows, not all layers were trained: a run planned to end there would mostly have been better. That "
-        "draws the figure towards zero, for savings and for losses alike.",
+        "One of the two methods is looked at before its end, where its learning rate had not yet come down: a run "
+        "planned to end there would mostly have been better. That draws the figure towards zero, for savings and for "
+        "losses alike.",
         f"The interval: pairs of seeds are drawn with replacement ({RESAMPLES:,} times, from a fixed seed), and all of "
         "it is computed again from each draw.",
         *([few] if FEWEST <= pairs < MANY else []),
