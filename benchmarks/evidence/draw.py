@@ -20,12 +20,13 @@ from typing import Any
 
 import points
 from chart import draw_map
-from lengths import changes
+from lengths import baseline, changes, differences
 from points import is_finished
 from questions import Comparison, comparisons
 from store import missing
 
 from raptr.report import write_report
+from raptr.report.table import verdict_kind
 from raptr.report.units import count, decimal, quantity, share, share_interval
 from raptr.results import read_folder
 from raptr.results.folder import Comparison as Found
@@ -126,7 +127,7 @@ def part_of(comparison: Comparison, folder: Path) -> str:
     others = {f"difference from {other.key} (95 %)": other} if other else {}
     if comparison.against:
         head = f"difference from full training of {comparison.against} (95 %)"
-        others[head] = full_of(folder.parent / comparison.against)
+        others[head] = baseline(read_folder(folder.parent / comparison.against))
     rows = [
         (*row(method, found), *(from_other(method, one) for one in others.values()))
         for method in found.methods
@@ -159,29 +160,19 @@ def row(method: Method, found: Found) -> tuple[str, ...]:
     if saving is not None and saving.saving is not None:
         saved = share(saving.saving, at_least=saving.at_least)
         saved += f" ({share_interval(saving.interval)})" if saving.interval else ""
-        if not outcome.verdict.startswith(("better", "worse")):
+        if verdict_kind(method) not in ("better", "worse"):
             saved = f"undecided, {saved}"
     chosen = found.sweep.chosen[method.key] if found.sweep else {}
     name = ", ".join([method.key, *(f"{key.split('.')[-1]} {value:g}" for key, value in chosen.items())])
     return (name, count(outcome.costs["steps"]), bounds(loss.mean, loss.interval), difference, outcome.verdict, saved)
 
 
-def full_of(folder: Path) -> Method:
-    """Full training in another comparison."""
-    found = read_folder(folder)
-    return next(method for method in found.methods if method.key == found.baseline)
-
-
 def from_other(method: Method, other: Method) -> str:
     """A method's paired difference from one that is not the baseline."""
-    theirs = dict(zip(other.outcome.seeds, other.outcome.loss.values, strict=True))
-    pairs = [
-        (ours, theirs.get(seed)) for seed, ours in zip(method.outcome.seeds, method.outcome.loss.values, strict=True)
-    ]
-    differences = [ours - its for ours, its in pairs if ours is not None and its is not None]
-    if method is other or not differences:
+    found = list(differences(method, other).values())
+    if method is other or not found:
         return ""
-    return bounds(mean(differences), t_interval(differences), signed=True)
+    return bounds(mean(found), t_interval(found), signed=True)
 
 
 def bounds(value: float | None, ends: tuple[float, float] | None, *, signed: bool = False) -> str:
