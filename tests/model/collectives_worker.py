@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.debug import CommDebugMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from model.ranks import begin, leave, wrapped
 from raptr import Copy, Subnetwork, attach
+from raptr.plan.methods import LateExpansion
 
 LAYERS = 8
 PATHS = {"two": (0, 7), "three": (0, 4, 7), "five": (0, 2, 3, 4, 7), "all": tuple(range(LAYERS))}
@@ -56,6 +58,7 @@ def main(mode: str, out: Path) -> None:
             optimizer.step()
             optimizer.zero_grad()
             step += 1
+    found["grown"] = grown_under_the_root(config)
     if rank == 0:
         out.write_text(json.dumps(found))
     leave()
@@ -73,6 +76,34 @@ def counted(model: Any, net: Any, plan: Fixed, step: int, micro_steps: int) -> d
             model(input_ids=tokens, labels=tokens).loss.backward()
         found.update({str(name).rpartition(".")[2]: count for name, count in sent.get_comm_counts().items()})
     return dict(found)
+
+
+def grown_under_the_root(config: LlamaConfig) -> dict[str, int]:
+    """Layer 0 onto layer 1 where the whole model is one unit, which a validation has left gathered: what is equal."""
+    model: Any = LlamaForCausalLM(config).train()
+    net = attach(model)
+    fully_shard(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    net.prepare(optimizer)
+    plan = LateExpansion(layers=1, at=0.5).plan(net.shape, 4)
+    tokens = torch.arange(8)[None]
+    for step in range(2):
+        net.activate(plan, step)
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=tokens)
+    model.train()
+    net.activate(plan, 2)
+    model.reshard()
+    pairs = list(zip(*(layer.parameters() for layer in model.model.layers[:2]), strict=True))
+    return {
+        "of": len(pairs),
+        "weights": sum(torch.equal(one.full_tensor(), other.full_tensor()) for one, other in pairs),
+        "steps": sum(optimizer.state[other]["step"].item() == 2 for _, other in pairs),
+    }
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import raptr
@@ -193,3 +194,50 @@ def test_a_subnetwork_that_does_not_fit_is_refused() -> None:
         counted.step(raptr.Subnetwork.of((0, 6)))
     with pytest.raises(raptr.RaptrError):
         counted.step(raptr.Subnetwork.of((0, 1), (0,)))
+
+
+class Product(nn.Module):
+    """A layer of one square matrix, multiplied in one of three ways."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.weight = way, nn.Parameter(torch.ones(1, 16, 16))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        rows = hidden.flatten(0, 1)
+        if self.way == "matrix":
+            made = rows @ self.weight[0]
+        elif self.way == "vectors":
+            made = torch.stack([self.weight[0].mv(row) for row in rows])
+        else:
+            ends = torch.full((1,), len(rows), dtype=torch.int32, device=hidden.device)
+            made = torch._grouped_mm(rows.bfloat16(), self.weight.bfloat16(), offs=ends).to(hidden.dtype)
+        return hidden + made.view_as(hidden)
+
+
+class Chain(nn.Module):
+    """One layer after the other."""
+
+    def __init__(self, layers: nn.ModuleList) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return hidden
+
+
+def products(way: str) -> raptr.LayerCosts:
+    """The count of two such layers."""
+    layers = nn.ModuleList(Product(way) for _ in range(2))
+    return count_flops(Chain(layers), None, blocks=layers, inputs=(torch.ones(1, 8, 16),))
+
+
+def test_a_product_with_a_vector_counts_as_one_with_a_matrix() -> None:
+    assert products("vectors").layers == products("matrix").layers == ((3 * 2 * 8 * 16 * 16,) * 2,)
+
+
+def test_a_product_without_a_formula_is_not_counted_as_nothing() -> None:
+    with pytest.raises(raptr.RaptrError, match="_grouped_mm"):
+        products("grouped")

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 import raptr
 from raptr import RaptrError
@@ -212,6 +214,70 @@ def test_a_layer_that_has_more_is_copied_onto_one_that_has_less() -> None:
     assert all(state_of(optimizers, p)["step"] == 2 for p in third.parameters())
     with left_alone(model), pytest.raises(RaptrError, match="relative_attention_bias"):
         grow(net, T5_ENCODER, Copy(source=2, target=0), step=3)
+
+
+def test_a_buffer_that_is_not_saved_stays_the_layers_own() -> None:
+    """GPT-Neo's local and global layers differ only in a mask; a model loaded from disk must be the trained one."""
+    config = GPTNeoConfig(
+        vocab_size=32,
+        hidden_size=16,
+        num_layers=4,
+        attention_types=[[["global", "local"], 2]],
+        num_heads=2,
+        window_size=4,
+        max_position_embeddings=16,
+        intermediate_size=32,
+    )
+    model: Any = GPTNeoForCausalLM(config)
+    net = raptr.attach(model)
+    net.prepare(torch.optim.SGD(model.parameters(), lr=1e-2))
+    layers = model.transformer.h
+    masks = [layer.attn.attention.bias.clone() for layer in layers]
+    assert not torch.equal(masks[0], masks[1]), "the check needs layers that see differently"
+    net.activate(Script([Subnetwork.of((0, 1, 2, 3))], {0: (Copy(source=0, target=1), Copy(source=0, target=3))}), 0)
+    assert all(torch.equal(layer.attn.attention.bias, mask) for layer, mask in zip(layers, masks, strict=True))
+    assert torch.equal(layers[1].mlp.c_fc.weight, layers[0].mlp.c_fc.weight)
+    tokens = torch.arange(12)[None]
+    loaded = GPTNeoForCausalLM(config).eval()
+    loaded.load_state_dict(model.state_dict())
+    assert torch.equal(loaded(tokens).logits, model.eval()(tokens).logits)
+
+
+def test_a_saved_buffer_is_copied() -> None:
+    layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)) for _ in range(2))
+    net = raptr.attach(nn.Sequential(layers), blocks=layers)
+    net.prepare(torch.optim.SGD(layers.parameters(), lr=1e-2))
+    layers[0][1].running_mean.fill_(3.0)
+    net.activate(Script([Subnetwork.of((0, 1))], {0: (Copy(source=0, target=1),)}), 0)
+    assert layers[1][1].running_mean.tolist() == [3.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("copies", "aside"),
+    [
+        ((Copy(source=0, target=3), Copy(source=1, target=4)), 0),
+        ((Copy(source=0, target=1), Copy(source=1, target=2)), 1),
+        ((Copy(source=1, target=3), Copy(source=3, target=1)), 2),
+    ],
+    ids=["growth", "chain", "swap"],
+)
+def test_only_what_is_itself_changed_is_copied_aside(copies: tuple[Copy, ...], aside: int) -> None:
+    """At a boundary of a large model, copies of all layers and moments would not fit beside them."""
+    net, model, _ = trained(MLP)
+    count = len(list(model.layers[0].parameters()))
+    with Counted() as counted:
+        grow(net, MLP, *copies)
+    assert counted.clones == aside * count * 4  # the parameter, its two moments, its step
+
+
+class Counted(TorchDispatchMode):
+    """Counts copies that take memory."""
+
+    clones = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.clones += func is torch.ops.aten.clone.default
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(

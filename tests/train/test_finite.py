@@ -9,8 +9,11 @@ import pytest
 import torch
 import transformers
 from rich.console import Console
+from transformers import TrainerControl, TrainerState
 
+from raptr import ModelShape, RaPTr
 from raptr.compare import compare
+from raptr.train.callback import ProgressiveCallback
 from raptr.train.finite import Diverged, FiniteCallback
 from raptr.train.trainer import Trainer
 from runs import metrics, run, tiny
@@ -114,6 +117,39 @@ def test_a_comparison_goes_on_without_what_diverged(
     assert math.isfinite(summary["methods"]["full"]["mean"])
     last = metrics(tmp_path / "comparison" / "raptr-seed0", "train")[-1]
     assert (last["step"], last["skipped_updates"]) == (5, 1), "and the next one ended it"
+
+
+def test_what_a_gradient_scaler_leaves_out_is_counted() -> None:
+    """In fp16 the scaler does not call the optimizer where gradients are not finite; the next good update is made."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    progressive = ProgressiveCallback(RaPTr("2"))
+    progressive.plan = RaPTr("2").plan(ModelShape.of(layers=2), 50)
+    finite = FiniteCallback(3, progressive)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    state, nothing = TrainerState(), TrainerControl()
+    finite.on_train_begin(None, state, nothing, optimizer=optimizer)
+
+    def step(value: float) -> bool:
+        """Whether the weights have moved."""
+        before = weight.detach().clone()
+        loss = (weight * value).sum()
+        scaler.scale(loss).backward()
+        finite.saw_loss(loss)
+        scaler.unscale_(optimizer)
+        finite.saw_norm(torch.nn.utils.clip_grad_norm_([weight], 1.0))
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        state.global_step += 1
+        finite.on_step_end(None, state, nothing)
+        return not torch.equal(before, weight)
+
+    assert [step(value) for value in (1.0, math.nan, math.inf, 1.0, math.nan)] == [True, False, False, True, False]
+    assert finite.snapshot() == {"total": 3, "in_a_row": 1}
+    assert not step(math.nan)
+    with pytest.raises(Diverged, match="3 updates in a row"):
+        step(math.nan)
 
 
 def test_jumps_at_boundaries_are_recorded(tmp_path: Path, cache: Path) -> None:

@@ -103,7 +103,7 @@ class AttachedModel:
         self._prepared: list[Prepared] = []
         self._active: Subnetwork | None = None
         self._step: int | None = None
-        self._boundaries = Boundaries(layers)
+        self._boundaries = Boundaries(model, layers)
         self._agreement = Agreement(layers.shape)
         for i, (stack, shape) in enumerate(zip(self._stacks, self.shape.stacks, strict=True)):
             returns, required = layers.returns(i), dict(shape.required)

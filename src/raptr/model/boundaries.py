@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from raptr.errors import RaptrError
 from raptr.model.check import Layers
@@ -18,8 +19,8 @@ class Boundaries:
     earlier step (from a checkpoint, in the same process) therefore binds its method anew.
     """
 
-    def __init__(self, layers: Layers) -> None:
-        self._layers = layers
+    def __init__(self, model: nn.Module, layers: Layers) -> None:
+        self._model, self._layers = model, layers
         self._checked: Trainable | None = None
         self._made: dict[int, tuple[Trainable, set[int]]] = {}
 
@@ -49,5 +50,5 @@ class Boundaries:
     ) -> None:
         """Make the copies of a step, and remember it."""
         if copies:
-            copy_layers(self._layers, optimizers, copies)
+            copy_layers(self._model, self._layers, optimizers, copies)
             self._made.setdefault(id(plan), (plan, set()))[1].add(step)

@@ -4,7 +4,7 @@ No parameter is made or replaced, so optimizers, DDP and FSDP2 go on with the sa
 anything is written: a chain or a swap of copies means what it says.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,8 @@ class _Written:
     Attributes:
         tensor: it.
         value: what is written.
-        states: of each optimizer that holds it, the state of its source there, copied; None, which is state that
-            begins anew, where there is none.
+        states: of each optimizer that holds it, the state of its source there; None, which is state that begins anew,
+            where there is none.
     """
 
     tensor: torch.Tensor
@@ -62,10 +62,16 @@ def check_copies(layers: Layers, copies: Sequence[Copy]) -> None:
             _silencing(layers, copy)
 
 
-def copy_layers(layers: Layers, optimizers: Sequence[torch.optim.Optimizer], copies: Sequence[Copy]) -> None:
-    """Copy layers onto layers: parameters, buffers and optimizer state, in place.
+def copy_layers(
+    model: nn.Module, layers: Layers, optimizers: Sequence[torch.optim.Optimizer], copies: Sequence[Copy]
+) -> None:
+    """Copy layers onto layers: parameters, saved buffers and optimizer state, in place.
+
+    Buffers that are not saved (a window's mask, the angles of rotary positions) are a layer's own: a local layer stays
+    local, in memory as in a checkpoint.
 
     Args:
+        model: the model.
         layers: of the model.
         optimizers: all that hold parameters of the layers.
         copies: what to copy. With ``reset`` the target's optimizer state begins anew; with ``silent`` the parameters
@@ -75,10 +81,10 @@ def copy_layers(layers: Layers, optimizers: Sequence[torch.optim.Optimizer], cop
         RaptrError: as `check_copies`, before anything is changed.
     """
     check_copies(layers, copies)
-    for copy in copies:
-        for layer in (copy.source, copy.target):
-            _gather_not(layers.stacks[copy.stack].blocks[layer])
-    writes = [written for copy in copies for written in _read(layers, optimizers, copy)]
+    _gather_not(model)
+    targets = (layers.stacks[copy.stack].blocks[copy.target] for copy in copies)
+    changed = {id(tensor) for block in targets for _, tensor in _tensors(block)}
+    writes = [written for copy in copies for written in _read(layers, optimizers, copy, changed)]
     with torch.no_grad():
         for written in writes:
             written.tensor.copy_(written.value)
@@ -96,8 +102,10 @@ def copy_layers(layers: Layers, optimizers: Sequence[torch.optim.Optimizer], cop
                     set_anew(optimizer, parameter)
 
 
-def _read(layers: Layers, optimizers: Sequence[torch.optim.Optimizer], copy: Copy) -> Iterator[_Written]:
-    """What is written by one copy, read now."""
+def _read(
+    layers: Layers, optimizers: Sequence[torch.optim.Optimizer], copy: Copy, changed: Collection[int]
+) -> Iterator[_Written]:
+    """What is written by one copy, read now; only what is itself changed is copied aside, which takes memory."""
     if copy.source == copy.target:
         return
     blocks = layers.stacks[copy.stack].blocks
@@ -105,8 +113,10 @@ def _read(layers: Layers, optimizers: Sequence[torch.optim.Optimizer], copy: Cop
     for name, tensor in _tensors(blocks[copy.target]):
         read = source[name]
         known = [] if copy.reset else [o for o in optimizers if _holds(o, tensor)]
-        states = tuple((o, _cloned(o.state[read]) if read in o.state else None) for o in known)
-        yield _Written(tensor, read.detach().clone(), states)
+        value, found = read.detach(), tuple((o, o.state.get(read)) for o in known)
+        if id(read) in changed:
+            value, found = value.clone(), tuple((o, _cloned(state)) for o, state in found)
+        yield _Written(tensor, value, found)
 
 
 def _holds(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> bool:
@@ -126,7 +136,7 @@ def _write_state(optimizer: torch.optim.Optimizer, written: torch.Tensor, state:
         if torch.is_tensor(old) and torch.is_tensor(value) and old.shape == value.shape and old.dtype == value.dtype:
             old.copy_(value)
         else:
-            before[key] = value
+            before[key] = value.clone() if torch.is_tensor(value) else value
 
 
 def _silencing(layers: Layers, copy: Copy) -> tuple[str, ...]:
@@ -148,18 +158,29 @@ def _silencing(layers: Layers, copy: Copy) -> tuple[str, ...]:
     return seen.outputs
 
 
-def _gather_not(block: nn.Module) -> None:
-    """Make the parameters of a layer under FSDP2 those that the optimizer holds, if they were left gathered."""
+def _gather_not(model: nn.Module) -> None:
+    """Make the parameters under FSDP2 those that the optimizer holds, if they were left gathered.
+
+    All of the model: what holds a layer's parameters may be a module around it, and a root stays gathered after a
+    forward without gradients.
+    """
     from torch.distributed.fsdp import FSDPModule
 
-    for module in block.modules():
+    for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def _tensors(block: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return [*block.named_parameters(), *block.named_buffers()]
+    """The parameters of a layer, and those of its buffers that a checkpoint keeps."""
+    buffers = [
+        (f"{prefix}.{name}".lstrip("."), buffer)
+        for prefix, module in block.named_modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name not in module._non_persistent_buffers_set
+    ]
+    return [*block.named_parameters(), *buffers]
 
 
-def _cloned(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: value.clone() if torch.is_tensor(value) else value for key, value in state.items()}
+def _cloned(state: dict[str, Any] | None) -> dict[str, Any] | None:
+    return state and {key: value.clone() if torch.is_tensor(value) else value for key, value in state.items()}

@@ -4,12 +4,13 @@ Counted by torch's FlopCounterMode on a meta-device twin. Convention: 2 per mult
 attention in full, not halved; backward twice the forward; matrix products, convolutions and attention only (no
 norms, activations, embedding look-ups, loss or optimizer). Of a mixture of experts, those that a token uses.
 
-The counter knows a formula for each product and passes over what it does not know: on the CPU it counts no
-attention at all. So every operation is looked at too, and one that multiplies and has no formula (an
-attention kernel, anything that is not torch's own) makes that count void.
+The counter knows a formula for most products and passes over what it does not know: on the CPU it counts no
+attention at all. So it is given those of products with a vector, every operation is looked at too, and one that
+multiplies and has no formula (an attention kernel, a grouped product, anything that is not torch's own) makes that count
+void.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -25,6 +26,39 @@ from raptr.model.stacks import Blocks, Stack, find_stacks, path_of
 from raptr.model.twin import CannotRun, Inputs, attempts, first_that_runs, has_decoder_inputs, takes_images
 from raptr.model.width import find_width
 from raptr.plan import LayerCosts
+
+_aten = torch.ops.aten
+
+
+def _matrix_vector(matrix: Sequence[int], vector: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * matrix[0] * matrix[1]
+
+
+def _inner(one: Sequence[int], other: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * one[0]
+
+
+def _outer(one: Sequence[int], other: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * one[0] * other[0]
+
+
+def _after_first(formula: Callable[..., int]) -> Callable[..., int]:
+    """Of an operation that also adds: its first argument is what is added to."""
+    return lambda _, *shapes, **named: formula(*shapes, **named)
+
+
+VECTORS = {
+    _aten.mv: _matrix_vector,
+    _aten.addmv: _after_first(_matrix_vector),
+    _aten.dot: _inner,
+    _aten.vdot: _inner,
+    _aten.ger: _outer,
+    _aten.addr: _after_first(_outer),
+}
+"""Formulas of products with a vector, from the shapes of the arguments, that torch's counter has none for."""
+
+WITHOUT = {"addbmm", "_grouped_mm", "_scaled_grouped_mm", "_scaled_mm_v2", "_trilinear", "_cdist_forward"}
+"""Torch's own products that no formula is known for, unless its counter has one by now."""
 
 Parts = tuple[tuple[float, ...], ...]
 """FLOPs of a part of each layer of each stack."""
@@ -141,7 +175,7 @@ def _of_width(stacks: tuple[Stack, ...], flops: Callable[[nn.Module], float]) ->
 def _counted(twin: nn.Module, predictions: int | None = None) -> Iterator[FlopCounterMode]:
     twin.requires_grad_(False)  # the counter follows modules by hooks on gradients, where there are any
     head = nullcontext() if predictions is None else predicting(twin, predictions)
-    with head, torch.no_grad(), _Uncounted() as uncounted, FlopCounterMode(display=False) as counter:
+    with head, torch.no_grad(), _Uncounted() as uncounted, FlopCounterMode(display=False, custom_mapping=VECTORS) as counter:
         yield counter
     if uncounted.seen:
         raise CannotRun(
@@ -157,7 +191,9 @@ class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.seen: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        known = func._overloadpacket in flop_registry
-        if not known and (func.namespace not in ("aten", "prim", "prims", "profiler") or "attention" in str(func)):
-            self.seen.add(str(func))
+        packet = func._overloadpacket
+        if packet not in flop_registry and packet not in VECTORS:
+            own = func.namespace in ("aten", "prim", "prims", "profiler")
+            if not own or "attention" in str(func) or packet.__name__ in WITHOUT:
+                self.seen.add(str(func))
         return func(*args, **(kwargs or {}))

@@ -33,7 +33,8 @@ class FiniteCallback(TrainerCallback):  # type: ignore[misc]
     """Leaves weights and the optimizer's state as they are where a step's loss or gradient norm is not finite.
 
     The Trainer says what it found, by `saw_loss` and `saw_norm`; before the optimizer steps, all gradients are taken
-    away if one of them was not finite, on any rank. The step counts as one, and so does its learning rate.
+    away if one of them was not finite, on any rank. The step counts as one, and so does its learning rate. Where a
+    gradient scaler (fp16) left out the optimizer's step because of such gradients, that is counted as well.
 
     Args:
         limit: updates in a row that may be missing; at that many the run stops.
@@ -54,6 +55,7 @@ class FiniteCallback(TrainerCallback):  # type: ignore[misc]
         self._norm: float | torch.Tensor | None = None
         self._losses: list[torch.Tensor] = []
         self._hook: Any = None
+        self._asked = False
 
     def saw_loss(self, loss: torch.Tensor) -> None:
         """The loss of a micro-step."""
@@ -76,13 +78,17 @@ class FiniteCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Be the last to be asked before the optimizer steps."""
-        self._losses, self._norm = [], None  # of a trial
+        self._losses, self._norm, self._asked = [], None, False  # of a trial
         optimizer = kwargs["optimizer"]
         optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper holds the real one
         self._hook = optimizer.register_step_pre_hook(self._before_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop where too many were skipped."""
+        if not self._asked:  # a gradient scaler did not call the optimizer
+            self._losses, self._norm = [], None
+            self._count()
+        self._asked = False
         if self.skipped.in_a_row >= self._limit:
             raise Diverged(self._told(state.global_step - 1))
 
@@ -94,14 +100,18 @@ class FiniteCallback(TrainerCallback):  # type: ignore[misc]
             self._hook.remove()
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self._asked = True
         if self._all_finite():
             self.skipped.in_a_row = 0
             return
-        self.skipped.in_a_row += 1
-        self.skipped.total += 1
+        self._count()
         for group in optimizer.param_groups:
             for p in group["params"]:
                 p.grad = None
+
+    def _count(self) -> None:
+        self.skipped.in_a_row += 1
+        self.skipped.total += 1
 
     def _all_finite(self) -> bool:
         """Whether all that was seen since the last step was finite, on every rank."""
