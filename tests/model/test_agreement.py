@@ -67,6 +67,16 @@ def test_comparisons_are_made_at_the_start_at_stages_and_every_so_many_steps() -
     assert made[-1] == (3, 10), "a run that goes back compares anew"
 
 
+def test_one_process_draws_nothing() -> None:
+    class Undrawn:
+        def subnetwork(self, step: int, micro: int = 0) -> Subnetwork:
+            raise AssertionError("drawn")
+
+        transition = subnetwork
+
+    Agreement(SHAPE).check(Undrawn(), 0)
+
+
 def told_of(one: Any, other: Any) -> str:
     """What the second of two simulated ranks is told."""
     sent: list[Any] = []

@@ -106,3 +106,14 @@ def test_a_forced_path_generates_with_a_cache(family: Family) -> None:
     expected = small.eval().generate(tokens, max_new_tokens=8, do_sample=False, pad_token_id=0)
     assert torch.equal(made, expected)
     assert not torch.equal(full, expected)  # control
+
+
+def test_a_cache_is_refused_where_the_layer_that_counts_its_tokens_is_skipped() -> None:
+    model = LLAMA.build().eval()
+    net = raptr.attach(model)
+    tokens = torch.arange(1, 11)[None]
+    with net.using(raptr.Subnetwork.of((1, 3))), torch.no_grad():
+        begun = model(tokens[:, :8], use_cache=True)
+        assert torch.equal(begun.logits, model(tokens[:, :8], use_cache=False).logits)
+        with pytest.raises(raptr.RaptrError, match="use_cache=False, or keep layer 0"):
+            model(tokens[:, 8:], past_key_values=begun.past_key_values)

@@ -103,3 +103,25 @@ def test_step_that_a_scaler_left_out_does_not_count_for_the_next() -> None:
     before = [p.clone() for p in model.layers[1].parameters()]
     optimizer.step()
     assert all(torch.equal(p, old) for p, old in zip(model.layers[1].parameters(), before, strict=True))
+
+
+def test_another_step_before_the_gradients_are_used_is_refused() -> None:
+    """Its layers would be taken for skipped, and their gradients away."""
+    net, model, optimizer = prepared()
+    plan = Script([PATH, PATH])
+    net.activate(plan, 0)
+    loss_of(model, some_tokens()).backward()
+    with pytest.raises(raptr.RaptrError, match=r"step 1 .* gradients of step 0 .* net\.activate\(plan, step, micro\)"):
+        net.activate(plan, 1)
+    net.activate(plan, 0, 1)  # a micro-step
+    optimizer.step()
+    net.activate(plan, 1)  # zero_grad may come later
+
+
+def prepared() -> tuple[raptr.AttachedModel, nn.Module, torch.optim.Optimizer]:
+    """An attached model with an optimizer."""
+    model = Net(4, "attention").train()
+    net = raptr.attach(model, blocks=model.layers)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    net.prepare(optimizer)
+    return net, model, optimizer

@@ -47,15 +47,22 @@ class Agreement:
             raise RaptrError(f"every={every} and micro_steps={micro_steps} are numbers of steps; give at least 1.")
         if plan is self._plan and step in self._covered:
             return
+        if self._gather is gather_objects and alone():
+            return
         digests = list(_digests(plan, step, _next_check(plan, step, every), self._shape, micro_steps))
         steps = range(step, step + len(digests))
         _compare(self._gather, (steps.start, steps.stop, micro_steps, self._shape.layers), digests, plan, self._shape)
         self._plan, self._covered = plan, steps
 
 
+def alone() -> bool:
+    """Whether there is no process group, or one of one process."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+
+
 def gather_objects(mine: Any, group: Any = None) -> list[Any]:
     """What every process of a group gives, by rank; this one's alone where there is no process group."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if alone():
         return [mine]
     found: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(found, mine, group=group)

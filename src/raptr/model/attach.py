@@ -129,9 +129,10 @@ class AttachedModel:
     def activate(self, plan: Trainable, step: int, micro: int = 0) -> Subnetwork:
         """Set what the next step trains; it holds until the next call.
 
-        Call it before the forward, and not again until the backward has ended: recomputation under
-        activation checkpointing runs what is active then. Copies are made by the first call of their step, once
-        for each plan object; the learning rate's factor holds inside the optimizer's step only.
+        Call it before the forward of a step, and for the next step after the optimizer's: what was trained is what
+        ran since, and recomputation under activation checkpointing runs what is active in the backward. The
+        micro-steps of one step differ by ``micro``. Copies are made by the first call of their step, once for each
+        plan object; the learning rate's factor holds inside the optimizer's step only.
 
         Args:
             plan: anything with ``subnetwork(step, micro=0)`` and ``transition(step)``.
@@ -143,10 +144,12 @@ class AttachedModel:
 
         Raises:
             RaptrError: the subnetwork is not a part of this model, or asks of a layer what it cannot do; the plan
-                cannot be trained to its end (all stages are looked at when a plan is first activated); or the step
-                copies layers or changes the learning rate, and no optimizer was given to `prepare`.
+                cannot be trained to its end (all stages are looked at when a plan is first activated); the gradients
+                of another step are not used yet; or the step copies layers or changes the learning rate, and no
+                optimizer was given to `prepare`.
         """
         self._refuse_detached()
+        self._refuse_unused_gradients(step)
         optimizers = [prepared.optimizer for prepared in self._prepared]
         copies = self._boundaries.due(plan, step, optimizers)
         subnetwork, factor = plan.subnetwork(step, micro=micro), lr_factor_of(plan, step)
@@ -318,6 +321,18 @@ class AttachedModel:
         gate = gate_of(self._stacks[0].blocks[0])
         if gate is None or gate.selection is not self._selections[0]:
             raise RaptrError("this handle was detached; use the handle of the newest attach, or attach again.")
+
+    def _refuse_unused_gradients(self, step: int) -> None:
+        """Not so where a scaler left out the optimizer's step: then they are gone, or set to zero."""
+        if step == self._step or any(prepared.stepped for prepared in self._prepared):
+            return
+        if any(prepared.has_gradients() for prepared in self._prepared):
+            raise RaptrError(
+                f"step {step} was activated while the gradients of step {self._step} are not used yet: without "
+                "knowing what ran, the optimizer would drop them. Activate a step before its forward, after "
+                "optimizer.step() and zero_grad() of the one before; where gradients are accumulated, say "
+                "net.activate(plan, step, micro)."
+            )
 
     def _set(self, subnetwork: Subnetwork, *, forced: bool) -> None:
         self._widths.choose(subnetwork, self._selections, forced=forced)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from raptr.model.part import run_in_part
-from raptr.model.recording import refuse_recording
+from raptr.model.recording import refuse_cache, refuse_recording
 from raptr.model.returns import Returns, Signature
 from raptr.plan.part import WHOLE, LayerPart, all_whole
 
@@ -143,6 +143,8 @@ def _gated(original: Any) -> Any:
             if applies and not gate.required:
                 returns.learn(output, gate.signature, args, kwargs)
             return output
+        if layer == 0:
+            refuse_cache(returns.stack, (*args, *kwargs.values()))
         hidden = gate.signature.states(returns.stack, args, kwargs)
         if returns.pattern is None and returns.made is None:
             # No block of the stack has run yet: run this one once, to see what it returns.

@@ -143,6 +143,12 @@ def _by_owners(
     return list(found.values())
 
 
+def _length(gradient: torch.Tensor) -> float:
+    """Of all of it, where it is sharded."""
+    found: Any = torch.linalg.vector_norm(gradient)
+    return float(found.full_tensor() if hasattr(found, "full_tensor") else found)
+
+
 class Prepared:
     """One optimizer, and what happens around each of its steps.
 
@@ -177,6 +183,11 @@ class Prepared:
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
+
+    def has_gradients(self) -> bool:
+        """Whether a layer that ran since the last step has a gradient other than 0."""
+        ran = [p for gates, own in self._layers if any(gate.ran for gate in gates) for p in own]
+        return any(p.grad is not None and _length(p.grad) != 0 for p in ran)
 
     def restore(self) -> None:
         """Give the optimizer its own learning rate back, after a step that raised."""

@@ -6,10 +6,12 @@ collect by hand, in the loop over the layers: a skipped layer's input then stand
 was asked for, so both are refused. The first is told by the recorder that is active, the second by what
 the outermost model was called with: that is read from the call itself, so nothing hangs on the model
 that a copy, a wrapper (DDP, FSDP) or a checkpoint would have to know of.
+
+A cache of keys and values goes on by what its first layer holds, so it is refused where that layer is skipped.
 """
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import FrameType
 from typing import Any
@@ -34,6 +36,26 @@ def refuse_recording(stack: str) -> None:
             f"{name}=True was asked for while layers of {stack!r} are skipped or run in part: skipped layers "
             "have none, so the list would not match the layers. Ask for it in evaluation, where the full model runs."
         )
+
+
+def refuse_cache(stack: str, arguments: Iterable[Any]) -> None:
+    """Refuse to go on from a cache of keys and values where the first layer, which counts its tokens, is skipped.
+
+    Args:
+        stack: the name of the stack.
+        arguments: of the call of its first layer.
+
+    Raises:
+        RaptrError: positions and masks would be those of a text that begins here.
+    """
+    for argument in arguments:
+        cache = getattr(argument, "self_attention_cache", argument)  # of an encoder-decoder
+        layers = getattr(cache, "layers", None)
+        if isinstance(layers, list) and any(getattr(one, "keys", None) is not None for one in layers):
+            raise RaptrError(
+                f"layer 0 of {stack!r} is skipped, but transformers counts the tokens of a cache by it, so that "
+                "positions and masks would be wrong. Pass use_cache=False, or keep layer 0."
+            )
 
 
 def refuse_routing(stack: str, *, masked: bool) -> None:
