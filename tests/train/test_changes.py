@@ -117,6 +117,14 @@ def test_more_steps_of_the_last_stage_are_the_same_run(tmp_path: Path, cache: Pa
         go_on(tiny(**{**short, "training__max_steps": 15, LENGTHS: [4, 3, 8]}), tmp_path / "run", cache)
 
 
+def test_more_steps_of_a_rate_that_falls_until_the_end_are_another_run(tmp_path: Path, cache: Path) -> None:
+    """Its stage is the same, but every step of before would have drawn other sequences."""
+    config = {**CONFIG, "method": "sequence_layer_dropout"}
+    interrupted(tiny(**config), tmp_path / "run", cache, 7)
+    with pytest.raises(RaptrError, match="holds another run"):
+        go_on(tiny(**{**config, "training__max_steps": 18}), tmp_path / "run", cache)
+
+
 def test_a_finished_run_without_a_checkpoint_cannot_go_on(tmp_path: Path, cache: Path) -> None:
     short = {LENGTHS: [3, 3, 3]}
     run(tiny(**short), tmp_path / "run", cache)

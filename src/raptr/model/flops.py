@@ -5,9 +5,9 @@ attention in full, not halved; backward twice the forward; matrix products, conv
 norms, activations, embedding look-ups, loss or optimizer). Of a mixture of experts, those that a token uses.
 
 The counter knows a formula for most products and passes over what it does not know: on the CPU it counts no
-attention at all. So it is given those of products with a vector, every operation is looked at too, and one that
-multiplies and has no formula (an attention kernel, a grouped product, anything that is not torch's own) makes that count
-void.
+attention at all. So it is given those of products with a vector, and every operation is looked at too: one that
+multiplies and has no formula (an attention kernel, a grouped product, anything that is not torch's own) makes that
+count void.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -175,7 +175,12 @@ def _of_width(stacks: tuple[Stack, ...], flops: Callable[[nn.Module], float]) ->
 def _counted(twin: nn.Module, predictions: int | None = None) -> Iterator[FlopCounterMode]:
     twin.requires_grad_(False)  # the counter follows modules by hooks on gradients, where there are any
     head = nullcontext() if predictions is None else predicting(twin, predictions)
-    with head, torch.no_grad(), _Uncounted() as uncounted, FlopCounterMode(display=False, custom_mapping=VECTORS) as counter:
+    with (
+        head,
+        torch.no_grad(),
+        _Uncounted() as uncounted,
+        FlopCounterMode(display=False, custom_mapping=VECTORS) as counter,
+    ):
         yield counter
     if uncounted.seen:
         raise CannotRun(

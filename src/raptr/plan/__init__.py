@@ -8,7 +8,7 @@ from raptr.plan.cost import LayerCosts, StageCost, plan_cost, steps_for
 from raptr.plan.methods import METHODS, Full, RaPTr
 from raptr.plan.part import WHOLE, LayerPart, LayerParts, SequenceKey
 from raptr.plan.protocol import Keep, Method, Plan, Trainable, Width, lr_factor_of, trained_part, width_of
-from raptr.plan.resolved import digest_of, facts_of
+from raptr.plan.resolved import digest_of, facts_of, fingerprint
 from raptr.plan.schedule import Schedule, Stage
 from raptr.plan.shape import ModelShape, StackShape
 from raptr.plan.subnetwork import Copy, Subnetwork
@@ -38,6 +38,7 @@ __all__ = [
     "Width",
     "digest_of",
     "facts_of",
+    "fingerprint",
     "lr_factor_of",
     "plan_cost",
     "steps_for",

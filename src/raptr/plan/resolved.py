@@ -74,6 +74,23 @@ def digest_of(plan: Trainable, step: int, shape: ModelShape, micro_steps: int = 
     return found.digest()
 
 
+def fingerprint(plan: Trainable, shape: ModelShape, steps: int, samples: int = 64) -> str:
+    """A digest of some of the first ``steps`` steps, spread evenly: plans whose draws differ there differ here.
+
+    Example:
+        >>> from raptr.plan.methods import LateExpansion, SequenceLayerDropout
+        >>> shape = ModelShape.of(layers=12)
+        >>> methods = LateExpansion(layers=3, at=0.6), SequenceLayerDropout()
+        >>> short, long = ([method.plan(shape, steps) for method in methods] for steps in (100, 200))
+        >>> [fingerprint(a, shape, 50) == fingerprint(b, shape, 50) for a, b in zip(short, long, strict=True)]
+        [True, False]
+    """
+    found = blake2b(digest_size=16)
+    for step in sorted({i * steps // samples for i in range(samples)} | {steps - 1}):
+        found.update(digest_of(plan, step, shape))
+    return found.hexdigest()
+
+
 def _of_part(part: LayerPart, stack: StackShape) -> Iterator[Fact]:
     """Where a part is not the whole layer."""
     for what, kept, count in (("heads", part.heads, stack.heads), ("neurons", part.neurons, stack.neurons)):

@@ -11,6 +11,7 @@ import torch
 from raptr.config import RunConfig, parse
 from raptr.config.yaml import read_yaml
 from raptr.errors import RaptrError
+from raptr.plan import Plan, fingerprint
 from raptr.train.folder import recorded
 from raptr.train.metrics import to_json
 
@@ -84,14 +85,23 @@ def engine_change(folder: Path, facts: Mapping[str, Any]) -> list[Change]:
     return [Change("engine", before, now)] if before != now else []
 
 
-def longer(folder: Path, facts: Mapping[str, Any]) -> set[str]:
-    """The keys whose changes only add steps to the last stage of the run in a folder; none if they do more."""
+def longer(folder: Path, facts: Mapping[str, Any], plan: Plan) -> set[str]:
+    """The keys whose changes only add steps to the last stage of the run in a folder; none if they do more.
+
+    Args:
+        folder: of the run.
+        facts: of the run that goes on.
+        plan: of it, which must say of the steps of before what the plan of before said.
+    """
     now = json.loads(to_json(dict(facts)))["plan"]
     with recorded(folder / FACTS) as content:
         before = content["plan"]
         old, new = before["stages"], now["stages"]
         same = before["stacks"] == now["stacks"] and len(old) == len(new) and old[:-1] == new[:-1]
         if not same or {**old[-1], "stop": 0} != {**new[-1], "stop": 0} or new[-1]["stop"] < old[-1]["stop"]:
+            return set()
+        # a rate that falls until the run's end has other draws; a run of before there were fingerprints is trusted
+        if before.get("fingerprint") not in (None, fingerprint(plan, plan.shape, old[-1]["stop"])):
             return set()
     return {"steps", "training.max_steps", f"methods.{facts['method']}.lengths"}
 

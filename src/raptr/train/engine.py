@@ -102,7 +102,7 @@ def _train(
     config = task.config
     title = title or folder.name
     console = console if is_main() else Console(quiet=True)
-    finished, checkpoint, changes = from_main(lambda: _found(folder, config, facts, allowed))
+    finished, checkpoint, changes = from_main(lambda: _found(task, folder, facts, allowed))
     if finished is not None:
         from_main(lambda: _clear(task, folder))
         console.print(f"{title}: finished before", highlight=False, soft_wrap=True)
@@ -191,12 +191,12 @@ def _train(
 
 
 def _found(
-    folder: Path, config: RunConfig, facts: dict[str, Any], allowed: Collection[str]
+    task: Task, folder: Path, facts: dict[str, Any], allowed: Collection[str]
 ) -> tuple[Result | None, Checkpoint | None, list[Change]]:
     """What a run's folder holds: the result of a finished run, a checkpoint; and what is no more as it was."""
     begun = (folder / FACTS).exists()
-    more = longer(folder, facts) if begun else set()
-    changes = refuse(folder, config_changes(folder, config), {*allowed, *more})
+    more = longer(folder, facts, task.plan(task.config.build_method())) if begun else set()
+    changes = refuse(folder, config_changes(folder, task.config), {*allowed, *more})
     finished = read_result(folder)
     checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / "metrics.jsonl")
     if begun and (finished is not None or checkpoint is not None):

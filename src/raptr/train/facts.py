@@ -6,7 +6,7 @@ from typing import Any
 
 from raptr.config import SMALLER
 from raptr.model import CONVENTION
-from raptr.plan import Method, Plan
+from raptr.plan import Method, Plan, fingerprint
 from raptr.train.environment import describe_environment
 from raptr.train.folder import Result
 from raptr.train.metrics import Progress
@@ -60,6 +60,7 @@ def facts_of(task: Task, plan: Plan, label: str, command: str) -> dict[str, Any]
                 }
                 for stage in plan.stages
             ],
+            "fingerprint": fingerprint(plan, task.shape, task.steps),
         },
         "model": {
             "architecture": task.model_config.model_type,
