@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from transformers import LlamaForCausalLM
 
 import raptr
 from runs import TINY
@@ -18,7 +20,9 @@ EXTENDING = (DOCS / "extending.md").read_text(encoding="utf-8")
 WINDOW, TWICE, SPEC, TRAINER = re.findall(r"```python\n(.*?)```", EXTENDING, flags=re.S)
 (OPTIMIZER,) = re.findall(r"```python\n(.*?)```", (DOCS / "optimizer.md").read_text(encoding="utf-8"), flags=re.S)
 
-(ENGINES,) = re.findall(r"```python\n(.*?)```", (DOCS / "engines.md").read_text(encoding="utf-8"), flags=re.S)
+SHARDED, DDP, ENGINES = re.findall(
+    r"```python\n(.*?)```", (DOCS / "engines.md").read_text(encoding="utf-8"), flags=re.S
+)
 
 
 def run(*arguments: str, folder: Path, path: Path | None = None) -> str:
@@ -44,6 +48,18 @@ def run(*arguments: str, folder: Path, path: Path | None = None) -> str:
 def test_an_example_runs(example: str, tmp_path: Path) -> None:
     (tmp_path / "windows.py").write_text(SPEC)
     run("-W", "error::UserWarning:raptr", "-c", example, folder=tmp_path)
+
+
+@pytest.mark.parametrize("loop", [SHARDED, DDP], ids=["FSDP2", "DDP"])
+def test_a_loop_on_two_ranks_saves_an_ordinary_model(loop: str, tmp_path: Path) -> None:
+    (tmp_path / "loop.py").write_text(loop)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    run("-W", "error::UserWarning:raptr", *launch, "loop.py", folder=tmp_path)
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "model")
+    assert type(model.model.layers[0]).__call__ is torch.nn.Module.__call__
+    torch.manual_seed(0)
+    begun = LlamaForCausalLM(model.config)
+    assert not torch.equal(model.model.layers[1].mlp.up_proj.weight, begun.model.layers[1].mlp.up_proj.weight)
 
 
 def test_a_method_is_one_file_and_one_line(tmp_path: Path, cache: Path) -> None:
