@@ -204,6 +204,14 @@ def test_public_names_are_loaded_when_they_are_used() -> None:
     assert "torch" in loaded
 
 
+def test_packages_are_loaded_when_they_are_used() -> None:
+    loaded = _loaded("import raptr; assert raptr.plan.METHODS; assert raptr.config.load; dir(raptr)")
+    assert {"numpy", "pydantic"} <= loaded
+    assert sorted(loaded & {"torch", "transformers"}) == []
+    assert sorted(raptr._PACKAGES) == ROOMS
+    assert set(ROOMS) <= set(dir(raptr))
+
+
 # What is public
 
 
@@ -239,6 +247,16 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
         raptr.RaPTR  # noqa: B018
     with pytest.raises(ImportError):
         exec("from raptr import nothing_of_that_name")
+    with pytest.raises(AttributeError, match="other methods are in raptr"):
+        raptr.Stacking  # noqa: B018
+    with pytest.raises(
+        AttributeError, match=r"in raptr\.plan\.methods: from raptr\.plan\.methods import GradualStacking"
+    ):
+        raptr.GradualStacking  # noqa: B018
+    with pytest.raises(AttributeError, match=r"in raptr\.plan: from raptr\.plan import LayerCosts"):
+        raptr.LayerCosts  # noqa: B018
+    # nor is anything loaded to say where a module is that is not there
+    assert "numpy" not in _loaded("import raptr; assert not hasattr(raptr, 'nothing')")
 
 
 def _documented(value: Any) -> bool:

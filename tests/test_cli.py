@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from raptr import cli
+from raptr.errors import RaptrError
 from runs import TINY, contents
 
 
@@ -89,6 +90,16 @@ def test_plan_options_reach_the_schedule(raptr_command: Any) -> None:
     assert "0 to 699" in raptr_command(*base, "--lengths", "700-100-100-100")[1]
     assert raptr_command(*base, "--fixed", "0,1,2,3,4,5,6")[0] == 2, "six layers cannot hold seven fixed ones"
     assert raptr_command(*base, "--fixed", "")[0] == 0
+
+
+@pytest.mark.parametrize(("layers", "sizes"), [(6, "3 4 5 6"), (12, "6 8 10 12"), (24, "12 16 20 24")])
+def test_plan_without_a_schedule_has_the_papers_at_any_depth(raptr_command: Any, layers: int, sizes: str) -> None:
+    code, printed = raptr_command("plan", "--layers", str(layers))
+    assert code == 0
+    rows = [line.split() for line in printed.splitlines() if line.strip()[:1].isdigit()]
+    assert [row[-2] for row in rows] == sizes.split()
+    assert ("RaPTr 6-8-10-12" in printed) == (layers == 12)
+    assert f"1,000 steps, {layers} layers\n" in "\n".join(line.rstrip() for line in printed.splitlines())
 
 
 def test_without_a_config_the_demo_is_meant(raptr_command: Any) -> None:
@@ -169,6 +180,29 @@ def test_data_describes(raptr_command: Any, config: Path) -> None:
     assert code == 0
     for word in ("builtin:python", "content hash", "training sequences", "320"):
         assert word in printed
+    line = "preparing builtin:python: reading, training a tokenizer of 320 entries, tokenizing; what is stored already"
+    assert line in printed
+
+
+def test_preparing_is_said_before_it_is_done(
+    raptr_command: Any, config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where nothing is a terminal, as here."""
+
+    def prepare(*_: Any) -> None:
+        raise RaptrError("it has begun")
+
+    monkeypatch.setattr("raptr.train.task.prepare", prepare)
+    (tmp_path / "least.yaml").write_text("name: hi\ntraining: {max_steps: 3}\n")
+    whole = "builtin:python (all of it, which takes minutes; data.max_bytes sets a limit)"
+    for verb in ("data", "train", "compare"):
+        for file, named in (("tiny.yaml", "builtin:python"), ("least.yaml", whole)):
+            said = raptr_command(verb, file)[1].splitlines()
+            assert said[0].startswith(f"preparing {named}: reading, training a tokenizer of ")
+            assert said[1:] == ["raptr: it has begun"]
+    assert raptr_command("train", "least.yaml", "data.sources={a: {path: x}, b: {path: y}}", "data.tokenizer=gpt2")[
+        1
+    ].startswith("preparing x, y: reading, tokenizing with gpt2; ")
 
 
 def test_train_writes_model_and_report(raptr_command: Any, config: Path, tmp_path: Path) -> None:
@@ -242,12 +276,22 @@ BAD = [
     (["train", "tiny.yaml", "data.tokenizer=nowhere"], ["nowhere"]),
     (["train", "unsafe.yaml"], ["unsafe.yaml", "YAML"]),
     (["train", "list.yaml"], ["list.yaml", "list"]),
-    (["compare", "tiny.yaml", "--methods", "full,stacking"], ["stacking", "full", "raptr"]),
+    (["compare", "tiny.yaml", "--methods", "full,stacking"], ["'stacking'", "did you mean", "'gradual_stacking'"]),
+    (["compare", "tiny.yaml", "--methods", "full,raptor"], ["'raptor'", "did you mean 'raptr'?"]),
+    (["compare", "tiny.yaml", "--methods", "xyz"], ["'xyz'", "late_expansion"]),
+    (["compare", "tiny.yaml", "--methods", "raptr"], ["methods raptr", "one method alone", "full,raptr"]),
+    (["compare", "tiny.yaml", "--methods", "full"], ["methods full", "one method alone", "full,raptr"]),
     (["compare", "tiny.yaml", "--seeds", "0"], ["0", "at least 1"]),
     (["compare", "tiny.yaml", "--budget", "money"], ["money", "flops"]),
     (["plan", "--layers", "12", "--schedule", "6-8-10-14"], ["14", "12"]),
     (["plan", "--layers", "12", "--steps", "3"], ["3", "at least 1"]),
     (["plan", "--layers", "12", "--lengths", "weird"], ["weird", "equal"]),
+    (
+        ["plan", "--layers", "12", "--lengths", "proprtional"],
+        ["--lengths is 'proprtional'; expected equal, proportional, or lengths such as 10%-20%-70%", "did you mean"],
+    ),
+    (["plan", "--layers", "12", "--lengths", "5-x"], ["--lengths is '5-x'; expected equal"]),
+    (["plan", "--layers", "12", "--sampler", "bernouli"], ["'bernouli' is not one of"]),
     (["plan", "--layers", "12", "--warmup", "soon"], ["soon"]),
     (["plan", "--layers", "12", "--fixed", "first"], ["first"]),
     (["plan", "--layers", "0"], ["0 layers"]),
@@ -256,6 +300,8 @@ BAD = [
     (["plan", "--steps", "30"], ["--steps", "training.max_steps"]),
     (["plan", "demo", "--method", "midas"], ["--method belongs to --layers", "give method=... instead"]),
     (["plan", "--layers", "12", "--method", "stacking"], ["'stacking'", "gradual_stacking"]),
+    (["plan", "--layers", "12", "--method", "rapt"], ["'rapt' is not known; did you mean 'raptr'?"]),
+    (["plan", "--layers", "12", "--method", "xyz"], ["'xyz' is not known; there are: full"]),
     (["plan", "--layers", "12", "--method", "smaller"], ["'smaller'", "fewer layers", "raptr compare"]),
     (["plan", "--layers", "12", "--method", "midas", "stat=reset"], ["methods.midas.stat", "'state'"]),
     (["plan", ""], ["no name"]),
@@ -286,6 +332,7 @@ def test_bad_input_ends_with_code_2_one_message_and_nothing_changed(
     code, printed = raptr_command(*arguments)
     assert code == 2, printed
     assert "Traceback" not in printed
+    assert "Value error" not in printed  # the library's word
     for words in said:
         assert words in printed, printed
     assert contents(tmp_path) == before

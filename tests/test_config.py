@@ -272,6 +272,42 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_was_given(
 
 
 @pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "methods: {raptr: {lengths: proprtional}}",
+            "methods.raptr.lengths is 'proprtional'; expected equal, proportional, or a list such as "
+            "[0.1, 0.2, 0.7] or [100, 200, 700]; did you mean 'proportional'?",
+        ),
+        ("methods: {own: {method: raptr, lengths: [0.5, x]}}", "methods.own.lengths is [0.5, 'x']; expected equal,"),
+        (
+            "methods: {raptr: {warmup: often}}",
+            "methods.raptr.warmup is 'often'; expected a number of steps, or",
+        ),
+        ("methods: {raptr: {fixed: [0.5]}}", "methods.raptr.fixed holds 0.5; expected layer numbers such as [0, -1]"),
+        ("methods: {raptr: {fixed: x}}", "methods.raptr.fixed is 'x'; expected layer numbers such as [0, -1]"),
+        ("data: {tokenizer: 1024.5}", "data.tokenizer is 1024.5; expected a number of entries such as 4096, or the"),
+        ("data: {tokenizer: -5}", "data.tokenizer: Input should be greater than 0; given: -5"),
+        ("data: {sources: {int: 5}}", "data.sources.int: Input should be a valid dictionary"),
+        ("data: {int: 5}", "data.int: this key is not known"),
+        ("evaluation: {every: abc}", "evaluation.every is 'abc'; expected a number of steps, or a share of the run"),
+    ],
+)
+def test_a_value_that_may_be_of_several_types_is_refused_in_one_line(write: Write, text: str, line: str) -> None:
+    first, *lines = refusal(write(f"name: x\nseed: -1\n{text}")).splitlines()
+    assert first.endswith("is not valid:")
+    assert lines[0].startswith("  seed: ")
+    assert len(lines) == 2
+    assert lines[1].startswith(f"  {line}")
+
+
+def test_problems_stay_in_their_order_and_only_those_of_one_key_are_merged(write: Write) -> None:
+    text = "name: 5\nseed: x\ndata: {tokenizer: 1.5, text_field: 3}\nevaluation: {every: x, sequences: x}\n"
+    keys = ["name", "seed", "data.text_field", "data.tokenizer", "evaluation.every", "evaluation.sequences"]
+    assert [line.split()[0].rstrip(":") for line in refusal(write(text)).splitlines()[1:]] == keys
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "seed: true",
@@ -515,12 +551,17 @@ def test_all_settings_of_raptr_arrive(write: Write) -> None:
 
 def test_an_unknown_method_is_refused_with_the_known_ones(write: Write) -> None:
     config = load(write("name: x\nmethod: stacking\nmethods: {own: {method: full}, other: {method: full}}"))
-    for label in (None, "stacking"):
+    for label, said in (
+        (None, ["'stacking'", "did you mean", "'gradual_stacking'"]),
+        ("raptor", ["'raptor'", "did you mean 'raptr'?"]),
+        ("otter", ["did you mean 'other'?", "methods.otter"]),
+        ("xyz", ["'xyz'", "full", "raptr", "other", "own"]),
+    ):
         with pytest.raises(RaptrError) as caught:
             config.build_method(label)
-        assert "'stacking'" in str(caught.value)
-        for name in ("full", "other", "own"):
-            assert name in str(caught.value)
+        for part in said:
+            assert part in str(caught.value)
+        assert ("late_expansion" in str(caught.value)) == (label == "xyz"), "all of them only where none is near"
     message = refusal(write("name: x\nmethods: {own: {method: stacking}}"))
     assert "methods.own" in message
     for name in ("'stacking'", *METHODS):

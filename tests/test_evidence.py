@@ -48,7 +48,9 @@ def test_the_map_shows_each_method_once_for_each_model_and_length(tmp_path: Path
     assert (rows[0]["y"], rows[0]["lo"], rows[0]["hi"]) == (first["difference"], first["low"], first["high"])
     assert chart.rows_of([first, {**first, "difference": 1.0}]) == rows[:1], "the first comparison of a kind"
     chart.draw_map(known, tmp_path / "map.png")
-    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    chart.draw_lengths(known, tmp_path / "lengths.png")
+    for name in ("map.png", "lengths.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_is_kept_belongs_to_a_question_and_to_no_machine() -> None:
@@ -88,17 +90,17 @@ def test_a_comparison_is_run_kept_and_not_run_again(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("RAPTR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(raptr.__file__).parents[1])]))
-    comparison = Comparison(name="tiny", methods=("full",), seeds=1)
+    comparison = Comparison(name="tiny", methods=("full", "raptr"), seeds=1)
     stored, work = tmp_path / "stored", tmp_path / "work"
     runner = run.Runner(stored, work, 1, None, TINY)
     assert runner.run(comparison), (work / "log.txt").read_text(encoding="utf-8")
     kept = sorted(path.relative_to(stored).as_posix() for path in stored.rglob("*") if path.is_file())
     files = ("config.yaml", "metrics.jsonl", "result.json", "run.json")
-    of_runs = [f"tiny/full-seed0/{file}" for file in files]
+    of_runs = [f"tiny/{method}-seed0/{file}" for method in ("full", "raptr") for file in files]
     assert kept == sorted(["tiny/comparison.json", "tiny/comparison.yaml", *of_runs])
 
-    more = Comparison(name="tiny", methods=("full", "zero"), seeds=1)
-    assert draw.part_of(more, stored / "tiny").startswith("Not finished: 1 of 2 runs.")
+    more = Comparison(name="tiny", methods=("full", "raptr", "zero"), seeds=1)
+    assert draw.part_of(more, stored / "tiny").startswith("Not finished: 2 of 3 runs.")
     before = (stored / "tiny" / "full-seed0" / "result.json").read_bytes()
     assert not run.Runner(stored, tmp_path / "elsewhere", 2, 0.0, TINY).run(more), "there was no time"
     assert run.Runner(stored, tmp_path / "elsewhere", 2, None, TINY).run(more), "it goes on from what is kept alone"
@@ -147,7 +149,7 @@ def test_changes_are_those_of_the_stored_losses() -> None:
 
 def test_a_run_that_fails_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAPTR_CACHE", str(tmp_path / "cache"))
-    wrong = Comparison(name="tiny", methods=("full",), values=("training.learning_rat=1",), seeds=1)
+    wrong = Comparison(name="tiny", methods=("full", "raptr"), values=("training.learning_rat=1",), seeds=1)
     with pytest.raises(SystemExit, match=r"log\.txt says why"):
         run.Runner(tmp_path / "stored", tmp_path / "work", 1, None, TINY).run(wrong)
     assert "learning_rat" in (tmp_path / "work" / "log.txt").read_text(encoding="utf-8")

@@ -25,7 +25,16 @@ BESIDE = 1.05
 
 def draw_map(points: Iterable[dict[str, Any]], path: Path) -> None:
     """Write the map of points as `points.of` makes them, of which the first one of each method, model and length."""
-    spec = map_chart(rows_of(points)).to_dict()
+    _write(map_chart(rows_of(points)), path)
+
+
+def draw_lengths(points: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write the same of the decoder-only models, a panel for each method, against all tokens of full training."""
+    _write(lengths_chart(rows_of(points)), path)
+
+
+def _write(chart: alt.VConcatChart, path: Path) -> None:
+    spec = chart.to_dict()
     del spec["config"]  # Altair's; the report's takes its place
     path.write_bytes(png_of(spec))
 
@@ -41,25 +50,56 @@ def rows_of(points: Iterable[dict[str, Any]]) -> list[Row]:
     for point in points:
         if point["name"] not in NAMES:
             continue
-        model = f"{point['architecture']}, {point['objective']}"
-        panel = f"{model}, {point['parameters'] / 1e3:,.0f} k parameters in the layers"
+        size = f"{point['parameters'] / 1e3:,.0f} k parameters in the layers"
+        model = f"{point['architecture']}, {point['objective']}, {size}"
         length = point["tokens"] / point["parameters"]
         turn = list(NAMES).index(point["name"]) - 1
-        row = {"x": length * BESIDE**turn, "y": point["difference"], "lo": point["low"], "hi": point["high"]}
-        found.setdefault((panel, point["name"], length), {"m": NAMES[point["name"]], "panel": panel, **row})
+        row = {
+            "m": NAMES[point["name"]],
+            "panel": model,
+            "size": size,
+            "causal": point["objective"] == "causal",
+            "x": length * BESIDE**turn,
+            "tokens": point["tokens"] / 1e6,
+            **{"y": point["difference"], "lo": point["low"], "hi": point["high"]},
+        }
+        found.setdefault((model, point["name"], length), row)
     return list(found.values())
 
 
 def map_chart(rows: list[Row]) -> alt.VConcatChart:
     """A panel for each model: dots with their intervals, cut off at `REACH`."""
+    title = "Tokens of full training for each parameter of the layers (dots of one length are moved apart)"
+    x = _log_axis(title, rows, [1, 2, 5, 10, 20, 50, 100])
     palette = Palette.of(list(NAMES.values()), None)
+    return _panels(rows, x, colour(palette, legend=True))
+
+
+def lengths_chart(rows: list[Row]) -> alt.VConcatChart:
+    """A panel for each method: dots of all decoder-only models, by width."""
+    causal = sorted((row for row in rows if row["causal"]), key=lambda row: list(NAMES.values()).index(row["m"]))
+    sizes = list(dict.fromkeys(row["size"] for row in rows if row["causal"]))
+    found = [
+        {**row, "panel": row["m"], "m": row["size"], "x": row["tokens"] * BESIDE ** sizes.index(row["size"])}
+        for row in causal
+    ]
+    title = "Tokens of full training, millions (dots of wider models are moved to the right a little)"
+    x = _log_axis(title, found, [0.2, 0.5, 1, 2, 5, 10])
+    palette = Palette.of(sizes, None)
+    return _panels(found, x, colour(palette, legend=True))
+
+
+def _log_axis(title: str, rows: list[Row], values: list[float]) -> alt.X:
     lengths = [row["x"] for row in rows]
-    x = alt.X(
+    return alt.X(
         "x:Q",
-        title="Tokens of full training for each parameter of the layers",
+        title=title,
         scale=alt.Scale(type="log", domain=[min(lengths) / 1.2, max(lengths) * 1.2], nice=False),
-        axis=alt.Axis(values=[1, 2, 5, 10, 20, 50, 100], format="~g"),
+        axis=alt.Axis(values=values, format="~g"),
     )
+
+
+def _panels(rows: list[Row], x: alt.X, tint: alt.Color) -> alt.VConcatChart:
     y = alt.Scale(domain=[-REACH, REACH], nice=False)
     panels = []
     for panel in dict.fromkeys(row["panel"] for row in rows):
@@ -68,7 +108,6 @@ def map_chart(rows: list[Row]) -> alt.VConcatChart:
         title = "Loss against full training"
         bars = base.mark_rule(clip=True, strokeWidth=8, strokeOpacity=0.25, strokeCap="round")
         dots = base.mark_point(clip=True, filled=True, size=60, fillOpacity=1)
-        tint = colour(palette, legend=True)
         chart = layered(
             zero,
             bars.encode(x, alt.Y("lo:Q", title=title, scale=y), alt.Y2("hi:Q"), color=tint),

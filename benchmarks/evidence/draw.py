@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import points
-from chart import draw_map
+from chart import draw_lengths, draw_map
 from lengths import baseline, changes, differences
 from points import is_finished
 from questions import Comparison, comparisons
@@ -54,7 +54,9 @@ def main() -> None:
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), STORED), encoding="utf-8")
     points.FILE.write_text(points.points(STORED), encoding="utf-8")
     FIGURES.mkdir(exist_ok=True)
-    draw_map(json.loads(points.points(STORED)), FIGURES / "map.png")
+    known = json.loads(points.points(STORED))
+    draw_map(known, FIGURES / "map.png")
+    draw_lengths(known, FIGURES / "lengths.png")
     for comparison in comparisons([]):
         folder = STORED / comparison.name
         if not is_finished(comparison, folder):

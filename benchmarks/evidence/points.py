@@ -8,7 +8,8 @@ from typing import Any
 from questions import Comparison, comparisons
 from store import missing
 
-from raptr.config.load import load
+from raptr.config.load import load, parse
+from raptr.config.yaml import read_yaml
 from raptr.results import read_folder
 from raptr.train.task import plan_run
 
@@ -29,19 +30,21 @@ def is_finished(comparison: Comparison, folder: Path) -> bool:
 def of(folder: Path) -> Iterator[dict[str, Any]]:
     """The points of a comparison; of one seed, or of a method that diverged, there is none."""
     found = read_folder(folder)
+    file = folder / "comparison.yaml"
+    asked = parse(read_yaml(file.read_text(encoding="utf-8"), str(file))["config"], str(file))
     (baseline,) = (method for method in found.methods if method.key == found.baseline)
     pre_norm = plan_run(load(baseline.runs[0].folder / "config.yaml")).pre_norm
     for method in found.methods:
         loss = method.outcome.loss
         if method is baseline or loss.difference is None or loss.difference_interval is None:
             continue
-        run, config = method.runs[0], load(method.runs[0].folder / "config.yaml")
+        run, settings = method.runs[0], asked.settings(method.key)
         low, high = loss.difference_interval
         yield {
             "comparison": found.name,
-            "method": config.settings(method.key).method,
-            "name": config.settings(method.key).told(),
-            "objective": config.objective.name,
+            "method": settings.method,
+            "name": settings.told(),
+            "objective": asked.objective.name,
             "pre_norm": pre_norm,
             "architecture": run.info["model"]["architecture"],
             "layers": sum(len(stack) for stack in baseline.runs[0].info["flops"]["layers"]),

@@ -2,8 +2,8 @@
 
 At each step a random part of the model is trained; the part grows in stages until it is the
 whole model ("Efficient Stagewise Pretraining via Progressive Subnetworks", arXiv 2402.05913).
-The public names below are loaded when they are first used: importing raptr imports neither torch
-nor transformers.
+The public names below and the packages are loaded when they are first used: importing raptr imports
+neither torch nor transformers.
 """
 
 from importlib import import_module
@@ -30,6 +30,8 @@ _ROOMS = {
     "RaptrError": "raptr.errors",
 }
 
+_PACKAGES = ("compare", "config", "data", "model", "objectives", "plan", "report", "results", "train")
+
 __all__ = [
     "AttachedModel",
     "Copy",
@@ -45,10 +47,23 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"raptr.{name}")
     if name not in _ROOMS:
-        raise AttributeError(f"module 'raptr' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'raptr' has no attribute {name!r}; it has {', '.join(__all__)}; {_elsewhere(name)}"
+        )
     return getattr(import_module(_ROOMS[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_PACKAGES})
+
+
+def _elsewhere(name: str) -> str:
+    """Where a name is that raptr itself has not."""
+    if name[:1].isupper():  # others are asked for by Python itself, too, to see whether there is a module
+        for place in ("raptr.plan", "raptr.plan.methods"):
+            if name in import_module(place).__all__:
+                return f"{name} is in {place}: from {place} import {name}"
+    return "other methods are in raptr.plan.methods"

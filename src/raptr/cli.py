@@ -69,7 +69,7 @@ def plan(
     arguments: Arguments = None,
     layers: Annotated[int | None, typer.Option(help="Layers, instead of a CONFIG.")] = None,
     method: Annotated[str | None, typer.Option(help="A method's name (default raptr); see `raptr methods`.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Stage sizes: '6-8-10-12' (default) or '50%-75%-100%'.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Stage sizes: '6-8-10-12' or '50%-75%-100%'.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the run (default 1000).")] = None,
     lengths: Annotated[
         str | None, typer.Option(help="'equal' (default), 'proportional', or by stage: '100-200-700', '10%-20%-70%'.")
@@ -100,7 +100,7 @@ def plan(
         from raptr.plan import ModelShape
 
         settings: dict[str, Any] = {
-            "schedule": schedule if method or schedule else "6-8-10-12",
+            "schedule": schedule if method or schedule or layers != 12 else "6-8-10-12",  # None: the method's own
             "lengths": None if lengths is None else terminal.parse_lengths(lengths),
             "warmup": None if warmup is None else terminal.parse_warmup(warmup),
             "fixed": None if fixed is None else terminal.parse_layers(fixed),
@@ -195,9 +195,11 @@ def data(
     The same command goes on where it was interrupted, and ends with the same tokens.
     """
     from raptr import terminal
+    from raptr.data.progress import say_preparing
     from raptr.train.task import prepare_data
 
     config = _load(arguments, strict=strict)
+    say_preparing(_console(stderr=True), config.data)
     with interruptible("the same command goes on where it was"):
         store = prepare_data(config, cache_folder(cache), workers)
     terminal.show_facts(_console(), store.facts(config.data.sequence_length))
@@ -227,6 +229,7 @@ def train(
     """
     with _loading():
         from raptr import terminal
+        from raptr.data.progress import say_preparing
         from raptr.train.engine import train as run
         from raptr.train.ranks import is_main, part
         from raptr.train.stop import Stop
@@ -236,6 +239,8 @@ def train(
     config = _load(arguments, strict=strict)
     folder = output or Path("runs") / config.name
     console = _console(stderr=True)
+    if is_main():
+        say_preparing(console, config.data)
     with interruptible("the same command goes on from the newest checkpoint"):
         result = run(
             prepare_task(config, cache_folder(cache)),

@@ -43,7 +43,7 @@ def shortly() -> Iterator[None]:
     try:
         yield
     except _USAGE as error:
-        error.message = shortened(error.message)
+        error.message = shortened(error.message.removeprefix("Value error, "))  # pydantic's words
         raise
 
 

@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from raptr.config.near import did_you_mean
 from raptr.errors import RaptrError
 from raptr.plan import LayerCosts, Plan, plan_cost
 from raptr.report.units import count, decimal, duration, quantity, share
@@ -15,7 +16,8 @@ from raptr.report.units import count, decimal, duration, quantity, share
 
 def parse_lengths(text: str) -> Any:
     """Stage lengths: equal, proportional, steps ("100-200-700") or shares of the run ("10%-20%-70%")."""
-    if not re.match(r"\d", text):
+    words = ("equal", "proportional")
+    if text in words:
         return text
     parts = text.split("-")
     try:
@@ -23,8 +25,10 @@ def parse_lengths(text: str) -> Any:
             return [float(part[:-1]) / 100 for part in parts]
         return [int(part) for part in parts]
     except ValueError as error:
+        near = did_you_mean(text, words)
         raise RaptrError(
-            f"--lengths {text!r} is not 'equal', 'proportional', steps ('100-200-700') or shares ('10%-20%-70%')."
+            f"--lengths is {text!r}; expected equal, proportional, or lengths such as 10%-20%-70% or 100-200-700"
+            + (f"; {near}" if near else ".")
         ) from error
 
 
@@ -52,7 +56,8 @@ def show_plan(console: Console, label: str, plan: Plan, costs: LayerCosts | None
     stages = plan_cost(plan, given)
     steps = plan.stages[-1].stop
     layers, total = sum(stage.layers for stage in stages), sum(stage.total for stage in stages)
-    title = f"{label}: {count(steps)} steps, {' + '.join(f'{s.layers} layers of {s.name}' for s in plan.shape.stacks)}"
+    stacks = [f"{s.layers} layers" + ("" if s.name == "layers" else f" of {s.name}") for s in plan.shape.stacks]
+    title = f"{label}: {count(steps)} steps, {' + '.join(stacks)}"
     table = Table("stage", title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for column in ("steps", "number", "layers", "layer FLOPs of full", *(["total FLOPs of full"] if costs else [])):
         table.add_column(column, justify="right")
@@ -190,6 +195,7 @@ def show_result(console: Console, result: Any) -> None:
             "layer FLOPs": _flops(result["layer_flops"]),
             "total FLOPs": _flops(result["total_flops"]),
             "seconds": f"{result['seconds']:.1f}",
+            **({"updates that were not made": str(skipped)} if (skipped := result.get("skipped_updates")) else {}),
             "validation loss of the full model": f"{result['eval_loss']:.4f}",
             **({f"  on {name}": f"{loss:.4f}" for name, loss in sources.items()} if len(sources) > 1 else {}),
         },

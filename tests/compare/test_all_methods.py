@@ -8,12 +8,11 @@ import pytest
 from rich.console import Console
 
 from raptr.compare import compare
-from raptr.compare.smaller import smaller_task
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.plan import METHODS, plan_cost
 from raptr.results import summarise
-from raptr.train.task import prepare_task
+from raptr.train.task import prepare_task, smaller_task
 from runs import metrics, tiny
 from train.test_methods import GROWING, MODEL
 
@@ -87,6 +86,7 @@ def test_the_smaller_model_costs_a_step_of_raptr_and_is_a_model_of_its_own(finis
     assert run["model"]["parameters"] < full["model"]["parameters"]
     assert abs(run["steps"] - summary["methods"]["raptr"]["steps"]) <= 1
     assert not [warning for warning in summary["warnings"] if "Not comparable" in warning]
+    assert sum("initial weights of its own" in note for note in summary["notes"]) == 1
 
 
 @pytest.mark.parametrize(("layers", "expected"), [("2", (2,)), ("25%", (1,)), (None, (3,))])

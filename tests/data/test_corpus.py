@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raptr.config import DataConfig
-from raptr.data import TrainingData, prepare, store
+from raptr.data import TrainingData, open_source, prepare, store
 from raptr.data import corpus as corpora
 from raptr.errors import RaptrError
 
@@ -137,3 +137,42 @@ def test_a_source_without_enough_text_is_named(two, cache):
     made = prepare(DataConfig(sources=two, tokenizer=300), cache)
     with pytest.raises(RaptrError, match="words, train text: the text has"):
         made.training(100_000)
+
+
+def test_train_text_that_is_validation_text_of_another_source_is_counted_and_said(
+    corpus, tmp_path, cache, write_jsonl, capsys
+):
+    rows = [json.loads(line) for line in (corpus / "part-0.jsonl").read_text().splitlines()]
+    write_jsonl(tmp_path / "valid.jsonl", [*rows[:7], {"text": "Of its own."}])
+    write_jsonl(tmp_path / "zebras.jsonl", [{"text": f"Zebras {i} graze quietly."} for i in range(20)])
+    path = str(tmp_path / "zebras.jsonl")
+    sources = {
+        "words": {"path": str(corpus), "validation_share": 0.05},
+        "zebras": {"path": path, "validation": str(tmp_path / "valid.jsonl")},
+    }
+    in_words = open_source(DataConfig(sources=sources).named_sources()["words"], cache=cache)
+    in_train = sum(any(row["text"] == text for text in in_words.documents("train")) for row in rows[:7])
+    assert 0 < in_train <= 7
+
+    made = prepare(DataConfig(sources=sources, tokenizer=270), cache)
+    assert made.shared == made.description["shared"] == {"zebras": {"words": in_train}}
+    said = f"words: {in_train} documents that are trained on are validation text of zebras"
+    assert said in capsys.readouterr().err
+    assert said in made.facts(16)["shared"]
+    prepare(DataConfig(sources=sources, tokenizer=270), cache)
+    assert said in capsys.readouterr().err, "and said again where all tokens are there"
+
+    capsys.readouterr()
+    alone = prepare(DataConfig(sources=sources, mixture="words:0,zebras:1", tokenizer=270), cache)
+    assert (alone.shared, "shared" in alone.description) == ({}, False), "what is not trained on"
+    sources["zebras"] = {"path": path, "validation_share": 0.5}
+    apart = prepare(DataConfig(sources=sources, tokenizer=270), cache)
+    assert (apart.shared, capsys.readouterr().err) == ({}, "")
+
+
+def test_other_shares_of_the_same_text_hold_out_what_the_other_trains_on(corpus, cache):
+    sources = {name: {"path": str(corpus), "validation_share": share} for name, share in (("a", 0.02), ("b", 0.1))}
+    made = prepare(DataConfig(sources=sources, tokenizer=320), cache)
+    held_out = {name: store.description["documents"]["validation"] for name, store in made.stores.items()}
+    assert made.shared == {"b": {"a": held_out["b"] - held_out["a"]}}
+    assert held_out["b"] > held_out["a"] > 0

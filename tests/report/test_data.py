@@ -61,10 +61,15 @@ def test_path_map_typed_by_hand() -> None:
     kept = np.array([[1, 0], [1, 1], [1, 0], [1, 0], [0, 1]], dtype=bool)
     found = path_map(np.array([1, 2, 3, 4, 5]), kept, steps=8, columns=4)
     assert found.start.tolist() == [0, 2, 4]
-    assert found.stop.tolist() == [2, 4, 6]
+    assert found.stop.tolist() == [2, 4, 5], "the last column ends with the last record"
     assert found.share.tolist() == [[1, 0.5], [1, 0], [0, 1]]
     sparse = path_map(np.array([10, 20, 30]), kept[:3], steps=30, columns=240)
-    assert (sparse.start.tolist(), sparse.stop.tolist()) == ([0, 10, 20], [10, 20, 30])
+    assert (sparse.start.tolist(), sparse.stop.tolist()) == ([9, 19, 29], [10, 20, 30])
+    many = path_map(np.array([1, 2, 4, 6, 8]), kept, steps=8, columns=2)
+    assert (many.start.tolist(), many.stop.tolist()) == ([0, 5], [4, 8]), "from the first known step to the last"
+    assert many.share.tolist() == [[1, 1 / 3], [0.5, 0.5]]
+    mixed = path_map(np.array([1, 2, 4, 5]), kept[:4], steps=6, columns=3)
+    assert (mixed.start.tolist(), mixed.stop.tolist()) == ([0, 3, 4], [2, 4, 5])
     assert path_map(np.array([], dtype=np.int64), kept[:0], steps=8).share.shape == (0, 2)
 
 
@@ -169,6 +174,8 @@ def test_smoothing_keeps_constants_and_gaps() -> None:
         (units.decimal(-0.03123, signed=True), "−0.0312"),
         (units.decimal(float("nan")), "–"),
         (units.interval((-0.1, 0.25), signed=True), "−0.1000 to +0.2500"),
+        (units.share_interval((-0.163, 0.379)), "−16.3 to 37.9 %"),
+        (units.share_interval((-0.163, None)), "−16.3 % or more"),
     ],
 )
 def test_units(text: str, expected: str) -> None:

@@ -245,4 +245,16 @@ def test_a_saving_that_is_a_bound_has_no_interval_where_every_seed_is_one() -> N
     found = savings(curve([3.5, 2], [2.6, 2], [3.7, 2], spent=x), falls)["total_flops"]
     assert not found.at_least
     assert found.interval is not None
-    assert found.interval[1] == 0.5
+    assert found.interval[1] is None, "every fourth draw is a bound"
+
+
+@pytest.mark.parametrize(("seeds", "is_open"), [(3, True), (5, False)])
+def test_the_upper_end_is_open_where_too_many_draws_are_bounds(seeds: int, is_open: bool) -> None:
+    """By hand: a draw is a bound, 0.5, where it holds nothing but the last seed; of 3 that is 3.7 %, of 5 0.03 %."""
+    falls = curve(*[[5, 3]] * seeds, spent=[0.0, 20.0])
+    late = [[900, 3.0, 3.0]] * (seeds - 1)  # at 12 of 20, which is 0.4 less
+    found = savings(curve(*late, [3.0, 3.0, 3.0], spent=[10.0, 12.0, 20.0]), falls)["total_flops"]
+    assert (found.saving, found.at_least) == (pytest.approx(0.4), False)
+    assert found.seeds[-1] == 0.5
+    assert found.interval is not None
+    assert found.interval == (pytest.approx(0.4), None if is_open else pytest.approx(0.4))

@@ -53,6 +53,20 @@ def test_a_loss_that_jumps_is_measured_and_one_that_does_not_is_not(tmp_path: Pa
         assert quiet.interval is None
 
 
+def test_a_window_that_was_not_recorded_whole_has_no_jump(runs: list[Run]) -> None:
+    """One line less in one seed: of step 101, the first after the first boundary; the others are as they were."""
+    whole = boundaries(runs)
+    path = runs[1].folder / "metrics.jsonl"
+    kept = [line for line in path.read_text().splitlines() if '"kind": "train", "step": 101,' not in line]
+    path.write_text("".join(f"{line}\n" for line in kept))
+    first, *others = boundaries([runs[0], read_run(runs[1].folder), runs[2]])
+    assert (first.jump, first.interval) == (None, None)
+    assert first.validation == whole[0].validation
+    assert [one.jump for one in others] == [one.jump for one in whole[1:]]
+    short = boundaries([read_run(write_run(runs[0].folder / "short", steps=400, done=105))])
+    assert [one.jump for one in short] == [None], "five steps of eight"
+
+
 def test_boundaries_that_were_not_passed_are_not_told(tmp_path: Path) -> None:
     assert len(boundaries([read_run(write_run(tmp_path / "a", steps=400, done=250))])) == 2
     assert boundaries([read_run(write_run(tmp_path / "b", steps=400, done=100))]) == ()

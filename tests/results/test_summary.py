@@ -65,6 +65,34 @@ def test_the_summary_is_json_also_of_a_diverged_method(tmp_path: Path) -> None:
     assert found["methods"]["raptr"]["verdict"] != "diverged"
 
 
+def test_what_a_diverged_seed_took_is_in_no_mean_beside_others(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path / "c", methods=SHORT)
+    whole = summarise(folder)["methods"]["raptr"]
+    short = {"steps": 4, "epochs": 0.01, "tokens": 99, "layer_flops": 1.0, "total_flops": 2.0, "seconds": 0.5}
+    edit(folder / "raptr-seed1" / "result.json", **short, eval_loss=None, skipped_updates=3, diverged=True)
+    found = summarise(folder)
+    entry = found["methods"]["raptr"]
+    assert (entry["steps"], entry["tokens"], entry["verdict"]) == (whole["steps"], whole["tokens"], "diverged")
+    assert entry["epochs"] == pytest.approx(whole["epochs"])
+    seconds = results(folder, "raptr", "seconds")
+    assert entry["seconds"] == pytest.approx((seconds[0] + seconds[2]) / 2)
+    for seed in (0, 2):
+        edit(folder / f"raptr-seed{seed}" / "result.json", **short, eval_loss=None)
+    assert {name: summarise(folder)["methods"]["raptr"][name] for name in short} == short, "all: what ran"
+
+
+def test_updates_that_were_not_made_are_among_the_warnings(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path / "c", methods=SHORT)
+    assert summarise(folder)["warnings"] == [], "of runs of before, which do not count them"
+    steps = results(folder, "raptr", "steps")[0]
+    edit(folder / "raptr-seed1" / "result.json", skipped_updates=12)
+    edit(folder / "raptr-seed2" / "result.json", skipped_updates=0)
+    said = f"RaPTr 6-8-10-12, seed 1: 12 of {steps} updates were not made (loss or gradient norm not finite)."
+    assert summarise(folder)["warnings"] == [said]
+    assert read_folder(folder / "raptr-seed1").warnings == (said,)
+    assert read_folder(folder / "raptr-seed2").warnings == ()
+
+
 def test_a_diverged_baseline_leaves_nothing_to_compare_with(tmp_path: Path) -> None:
     methods = {"full": {**SHORT["full"], "nan_from": 10}, "raptr": SHORT["raptr"]}
     found = summarise(write_comparison(tmp_path / "c", methods=methods))["methods"]

@@ -16,7 +16,7 @@ from raptr.compare import compare
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.finite import Diverged, FiniteCallback
 from raptr.train.trainer import Trainer
-from runs import metrics, run, tiny
+from runs import contents, metrics, run, tiny
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, steps: set[int], what: str) -> list[dict[str, torch.Tensor]]:
@@ -104,19 +104,37 @@ def test_a_comparison_goes_on_without_what_diverged(
         return loss * math.nan if broke else loss
 
     monkeypatch.setattr(transformers.Trainer, "training_step", step)
-    summary = compare(
-        tiny(stability__max_skipped_updates=2),
-        methods=["full", "raptr"],
-        seeds=1,
-        budget="flops",
-        folder=tmp_path / "comparison",
-        cache=cache,
-        console=Console(quiet=True),
-    )
+
+    def go() -> Any:
+        return compare(
+            tiny(stability__max_skipped_updates=2),
+            methods=["full", "raptr"],
+            seeds=1,
+            budget="flops",
+            folder=tmp_path / "comparison",
+            cache=cache,
+            console=Console(quiet=True),
+        )
+
+    summary = go()
     assert summary["methods"]["raptr"]["verdict"] == "diverged"
     assert math.isfinite(summary["methods"]["full"]["mean"])
     last = metrics(tmp_path / "comparison" / "raptr-seed0", "train")[-1]
     assert (last["step"], last["skipped_updates"]) == (5, 1), "and the next one ended it"
+    result = json.loads((tmp_path / "comparison" / "raptr-seed0" / "result.json").read_text())
+    other = json.loads((tmp_path / "comparison" / "full-seed0" / "result.json").read_text())
+    assert (result["steps"], result["skipped_updates"], result["diverged"]) == (6, 2, True)
+    assert result["epochs"] / other["epochs"] == pytest.approx(6 / 9)
+    assert result["tokens"] / other["tokens"] == pytest.approx(6 / 9), "the steps that its FLOPs are of, too"
+    assert (other["steps"], other["skipped_updates"], "diverged" in other) == (9, 0, False)
+    steps = json.loads((tmp_path / "comparison" / "raptr-seed0" / "run.json").read_text())["steps"]
+    assert summary["warnings"] == [
+        "RaPTr 2-3-4, seed 0: 2 of 6 updates were not made (loss or gradient norm not finite); "
+        f"it diverged, and ended before {steps}."
+    ]
+    before = contents(tmp_path / "comparison")
+    assert go() == summary
+    assert contents(tmp_path / "comparison") == before, "it is finished, and not trained again"
 
 
 def test_what_a_gradient_scaler_leaves_out_is_counted() -> None:

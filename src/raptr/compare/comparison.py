@@ -11,10 +11,11 @@ from raptr.compare import sweep
 from raptr.compare.budget import NOTES, Budget
 from raptr.compare.gpus import gpus_of, showing
 from raptr.compare.jobs import Comparison, Job
-from raptr.compare.planned import Asked, on_the_clock, planned
+from raptr.compare.planned import ALL, Asked, on_the_clock, planned
 from raptr.compare.workers import side_by_side, train_all, workers_of
 from raptr.config import RunConfig
 from raptr.config.yaml import write_yaml
+from raptr.data.progress import say_preparing
 from raptr.errors import RaptrError
 from raptr.results import summarise
 from raptr.train.folder import claim_folder, read_result, write_json
@@ -27,6 +28,7 @@ _ALWAYS = (
     "The same seed gives every method the same initial weights and the same data in the same order; "
     "differences are paired by seed.",
 )
+_SMALLER = "A smaller model has initial weights of its own: its differences are paired by the data only."
 _UNTUNED = "Nothing was tuned: every method uses the same learning rate and batch size."
 _TUNED = (
     "Tuned for every method alike, with as many trials each, on the first half of the validation text and with other "
@@ -86,6 +88,7 @@ def compare(
             f"raptr compare trains its runs one after the other in one process, but {world_size()} were started; start "
             "it once on each machine (--only says which runs), or train each run with torchrun -m raptr train."
         )
+    _check_named(config, methods)
     asked = Asked(
         config=config,
         methods=tuple(methods),
@@ -117,6 +120,7 @@ def _compare(
 ) -> Any:
     """The same, of what is asked, in a process that sees one GPU at most."""
     config, folder, grid = asked.config, asked.folder, asked.grid
+    say_preparing(console, config.data)
     comparison = planned(asked, console)
     asked = replace(asked, methods=comparison.labels)
     wanted = _wanted(comparison, only)
@@ -150,6 +154,17 @@ def _compare(
     summary = summarise(folder)
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _check_named(config: RunConfig, methods: Sequence[str]) -> None:
+    """Refuse names that are not known, and one method alone."""
+    if list(methods) == [ALL]:
+        return
+    for label in methods:
+        config.settings(label)
+    if len(methods) == 1:
+        other = "another one, as in full,raptr" if methods[0] == "full" else f"full, as in full,{methods[0]}"
+        raise RaptrError(f"methods {methods[0]}: one method alone has nothing to be compared with; add {other}.")
 
 
 def _wanted(comparison: Comparison, only: Sequence[str]) -> set[str]:
@@ -194,7 +209,8 @@ def _tune(comparison: Comparison) -> dict[str, sweep.Values] | None:
 
 def _description(comparison: Comparison, workers: int) -> dict[str, Any]:
     """The content of comparison.json: what belongs to the comparison, for the report."""
-    notes = [NOTES[comparison.budget], *_ALWAYS, _TUNED if comparison.grid else _UNTUNED]
+    own = [_SMALLER] if comparison.smaller else []
+    notes = [NOTES[comparison.budget], *_ALWAYS, *own, _TUNED if comparison.grid else _UNTUNED]
     before = comparison.folder / "comparison.json"
     if workers > 1 or (before.exists() and _SIDE_BY_SIDE in before.read_text(encoding="utf-8")):
         notes.append(_SIDE_BY_SIDE)

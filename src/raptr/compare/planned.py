@@ -11,10 +11,10 @@ from raptr.compare import sweep
 from raptr.compare.budget import Budget, steps_of
 from raptr.compare.clock import read_clock
 from raptr.compare.jobs import Comparison
-from raptr.compare.smaller import is_smaller, smaller_task
 from raptr.config import SETTINGS, RunConfig, parse
 from raptr.errors import RaptrError
-from raptr.train.task import Task, prepare_task
+from raptr.train.smaller import is_smaller
+from raptr.train.task import Task, prepare_task, smaller_task
 
 ALL = "all"
 """Stands for every method of raptr and every entry of a config."""

@@ -4,7 +4,6 @@ A card is a page of docs/methods. The wheel holds them as ``raptr/cards``; a sou
 written.
 """
 
-import difflib
 import inspect
 import re
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raptr.config.methods import SETTINGS, SMALLER
+from raptr.config.near import did_you_mean
 from raptr.errors import RaptrError
 from raptr.plan import METHODS, ModelShape, RaPTr
 from raptr.plan.cost import layer_share
@@ -73,9 +73,7 @@ def card(key: str) -> str:
         RaptrError: there is no such method, or the cards are not where they should be.
     """
     if key not in SETTINGS:
-        plain = key.lower().replace("-", "_").replace(" ", "_")
-        near = difflib.get_close_matches(plain, SETTINGS, n=3)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are: {', '.join(SETTINGS)}."
+        hint = did_you_mean(key, SETTINGS) or f"there are: {', '.join(SETTINGS)}."
         raise RaptrError(f"method {key!r} is not known; {hint}")
     for folder in _folders():
         file = folder / f"{key}.md"

@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from raptr.config.explain import explain
+from raptr.config.explain import explained
 from raptr.config.methods import SETTINGS, SMALLER
+from raptr.config.near import did_you_mean
 from raptr.config.schema import RunConfig
 from raptr.config.yaml import read_yaml, write_yaml
 from raptr.errors import RaptrError
@@ -41,11 +42,9 @@ def parse(data: Any, source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        problems = error.errors()
-        lines = [explain(problem) for problem in problems[:20]]
-        if len(problems) > 20:
-            lines.append(f"... and {len(problems) - 20} more")
-        raise RaptrError(f"{source} is not valid:\n  " + "\n  ".join(lines)) from error
+        lines = explained(error.errors())
+        more = [f"... and {len(lines) - 20} more"] if len(lines) > 20 else []
+        raise RaptrError(f"{source} is not valid:\n  " + "\n  ".join([*lines[:20], *more])) from error
 
 
 def with_settings(method: str, settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> Method:
@@ -62,10 +61,12 @@ def with_settings(method: str, settings: Mapping[str, Any], overrides: Sequence[
     if method == SMALLER:
         raise RaptrError(
             f"{SMALLER!r} is a model with fewer layers, not a plan for this one; "
-            f"`raptr compare --methods full,{SMALLER}` trains it beside others."
+            f"`raptr compare --methods full,{SMALLER}` trains it beside others, and "
+            f"`raptr plan CONFIG method={SMALLER}` plans it for the model of a config."
         )
     if method not in SETTINGS:
-        raise RaptrError(f"method {method!r} is not known; there are: {', '.join(SETTINGS)}.")
+        hint = did_you_mean(method, SETTINGS) or f"there are: {', '.join(SETTINGS)}."
+        raise RaptrError(f"method {method!r} is not known; {hint}")
     given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     for override in overrides:
         _apply(given, override)

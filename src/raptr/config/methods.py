@@ -84,8 +84,8 @@ class MethodSettings(BaseModel):
 class SmallerSettings(MethodSettings):
     """A smaller dense model, trained by itself: what as many FLOPs buy without any method.
 
-    ``layers`` is its depth: a count, or a share of the model's ("75%"). If it is not given, it is the depth whose
-    step costs nearest to the mean step of RaPTr as the config has it.
+    ``layers`` is its depth: a count, a share of the model's ("75%"), or a count for each stack ("9+6"). If it is not
+    given, it is the depth whose step costs nearest to the mean step of RaPTr as the config has it.
     """
 
     method: Literal["smaller"] = "smaller"

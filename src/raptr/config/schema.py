@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, field_validator, model_va
 from raptr.config.data import DataConfig
 from raptr.config.denoising import DenoisingConfig
 from raptr.config.methods import SETTINGS, AnySettings, MethodSettings
+from raptr.config.near import did_you_mean
 from raptr.config.section import SECTION, Name
 from raptr.errors import RaptrError
 from raptr.plan import Method
@@ -160,9 +161,11 @@ class RunConfig(_Section):
         if label in SETTINGS:
             return SETTINGS[label]()  # type: ignore[call-arg]
         known = {**SETTINGS, **self.methods}
+        near = did_you_mean(label, known)
         raise RaptrError(
-            f"method {label!r} is neither a method of raptr nor an entry in methods (there are: {', '.join(known)}); "
-            f"add one under methods.{label}, with the method it is and its settings, e.g. method: raptr and "
+            f"method {label!r} is neither a method of raptr nor an entry in methods"
+            + (f"; {near} An entry is added" if near else f" (there are: {', '.join(known)}); add one")
+            + f" under methods.{label}, with the method it is and its settings, e.g. method: raptr and "
             "schedule: 6-8-10-12."
         )
 

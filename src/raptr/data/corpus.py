@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from raptr.config import DataConfig
 from raptr.data.kinds import NAMES, train_kind
 from raptr.data.mixture import Mixture, mix
 from raptr.data.sequences import Sequences
+from raptr.data.shared import Shared, report, said_of, shared_documents
 from raptr.data.sources import SPLITS, Source, open_source
 from raptr.data.store import TokenStore, store_tokens
 from raptr.data.tokenizer import SAMPLE_BYTES, TokenizerSpec, identity, load_tokenizer
@@ -33,10 +34,12 @@ class Corpus:
     Attributes:
         stores: by the name of the source, in the order of the config.
         weights: each source's share of the training sequences; None for shares by size.
+        shared: documents that one source trains on and another is validated on.
     """
 
     stores: dict[str, TokenStore]
     weights: dict[str, float] | None
+    shared: Shared = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -63,6 +66,7 @@ class Corpus:
             "tokens": tokens,
             "bytes_per_token": round(sum(size.values()) / sum(tokens.values()), 4),
             **{what: first[what] for what in ("tokenizer", "vocabulary", "separator", "format")},
+            **({"shared": self.shared} if self.shared else {}),
             "key": _hash([[name, one["key"]] for name, one in told.items()] + [self.weights]),
             "sources": told,
         }
@@ -85,6 +89,8 @@ class Corpus:
         lines = dict(self.description)
         of_sources = lines.pop("sources", {})
         lines.pop("mixture", None)  # said below, as shares
+        if self.shared:
+            lines["shared"] = said_of(self.shared)
         for name, one in of_sources.items():
             used = ("source", "split", "documents", "tokens", "filtered", "skipped", "skipped_first")
             lines |= {f"{name}: {what}": one[what] for what in used}
@@ -130,6 +136,8 @@ def prepare(data: DataConfig, cache: Path, workers: int | None = None) -> Corpus
         cache: the folder of all stores; made where it is missing.
         workers: processes that tokenize, by default as many as there are cores; the tokens do not depend on it.
 
+    Documents that one source trains on and another is validated on are counted, and reported on stderr.
+
     Raises:
         RaptrError: a source or the tokenizer cannot be used, or a stored folder is damaged.
 
@@ -145,6 +153,8 @@ def prepare(data: DataConfig, cache: Path, workers: int | None = None) -> Corpus
         for name, source in data.named_sources().items()
     }
     weights = data.weights()
+    shared = shared_documents(sources, weights)
+    report(shared)
     if isinstance(data.tokenizer, str):
         given = load_tokenizer(data.tokenizer)
         tokenizer = TokenizerSpec(data.tokenizer, identity(given), lambda: given)
@@ -153,6 +163,7 @@ def prepare(data: DataConfig, cache: Path, workers: int | None = None) -> Corpus
     return Corpus(
         stores={name: store_tokens(source, tokenizer, cache, workers) for name, source in sources.items()},
         weights=weights,
+        shared=shared,
     )
 
 

@@ -1,4 +1,4 @@
-"""A progress bar on stderr for what takes more than a moment."""
+"""What is shown while data is prepared: a line that says so, and a progress bar for what takes more than a moment."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,7 +7,37 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from raptr.config import DataConfig
+from raptr.config.data import BUILTIN
+
 _MOMENT = 0.7  # seconds
+
+_NAMED, _LONG = 3, 200  # sources that are named, and characters of a name
+
+
+def say_preparing(console: Console, data: DataConfig) -> None:
+    """One line before data is prepared, on a terminal or not: of much text that takes minutes.
+
+    Example:
+        >>> say_preparing(Console(width=200), DataConfig(source="texts", tokenizer=300))
+        preparing texts: reading, training a tokenizer of 300 entries, tokenizing; what is stored already is used again
+    """
+    sources = list(data.named_sources().values())
+    names = [_short(source.path or source.dataset or "") for source in sources[:_NAMED]]
+    if len(sources) > _NAMED:
+        names.append(f"{len(sources) - _NAMED} more")
+    whole = any(source.path == BUILTIN and source.max_bytes is None for source in sources)
+    limit = " (all of it, which takes minutes; data.max_bytes sets a limit)" if whole else ""
+    if isinstance(data.tokenizer, int):
+        work = f"training a tokenizer of {data.tokenizer:,} entries, tokenizing"
+    else:
+        work = f"tokenizing with {_short(data.tokenizer)}"
+    line = f"preparing {', '.join(names)}{limit}: reading, {work}; what is stored already is used again"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONG else f"{name[:_LONG]}..."
 
 
 @contextmanager

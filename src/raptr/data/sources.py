@@ -25,6 +25,9 @@ from raptr.errors import RaptrError
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, Split] = ("train", "validation")
 
+DIGEST = 16
+"""Bytes of the hash that stands for a document's text."""
+
 _ENOUGH = 10  # documents held out, on average, for whole documents to be a fair validation set
 
 
@@ -58,12 +61,14 @@ class Source:
         content_hash: hexadecimal, of every name and text used and of the split it is in.
         split: how validation text was held out, in words.
         counts: documents and bytes, and what was dropped.
+        digests: of each split, the hashes of the documents that it has, or has a part of, one after the other.
     """
 
     name: str
     content_hash: str
     split: str
     counts: Counts
+    digests: dict[Split, bytes] = field(repr=False)
     _scan: Callable[["_Tally"], Iterator[tuple[Split, str]]] = field(repr=False)
 
     def read(self) -> Iterator[tuple[Split, str]]:
@@ -95,6 +100,7 @@ class _Tally:
         self.hash = hashlib.blake2b(digest_size=16)
         self.documents: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         self.bytes: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+        self.digests: dict[Split, bytearray] = {split: bytearray() for split in SPLITS}
         self.duplicates = self.empty = self.undecodable = self.distinct = 0
         self.omitted = Omitted(strict=self.strict)
         self.to_the_end = True
@@ -192,7 +198,11 @@ def _tallied(
         for _, part in scan(tally):
             advance(len(part))
     content_hash = tally.hash.hexdigest()
-    return Source(name=text, content_hash=content_hash, split=split, counts=tally.counts(), _scan=scan), tally
+    digests = {split: bytes(all_of_it) for split, all_of_it in tally.digests.items()}
+    opened = Source(
+        name=text, content_hash=content_hash, split=split, counts=tally.counts(), digests=digests, _scan=scan
+    )
+    return opened, tally
 
 
 def _whole(source: Source, name: str) -> Source:
@@ -249,7 +259,7 @@ def _scan_split(
         if not content.strip():
             tally.empty += 1
             continue
-        digest = hashlib.blake2b(content, digest_size=16).digest()
+        digest = hashlib.blake2b(content, digest_size=DIGEST).digest()
         if digest in seen:
             tally.duplicates += 1
             continue
@@ -267,6 +277,7 @@ def _scan_split(
                 left = room[split]
                 room[split] = None if left is None else left - size if used == part else 0
                 tally.documents[split] += 1
+                tally.digests[split] += digest
                 tally.bytes[split] += size
                 tally.hash.update(f"{split}\0{name}\0{size}\0".encode("utf8", "surrogateescape"))
                 tally.hash.update(used.encode("utf8"))

@@ -1,11 +1,16 @@
 """What stands under the headings: how each figure and table was made, and what it cannot say."""
 
+from collections.abc import Sequence
+
+from raptr.report.figures.boundaries import boundaries_of
 from raptr.report.figures.common import CROWD
+from raptr.report.figures.paths import Panel
+from raptr.report.known import Source
 from raptr.report.sentence import budget_text
 from raptr.report.table import values_text
 from raptr.results.boundaries import SHARE
 from raptr.results.equal_loss import FEWEST, RESAMPLES
-from raptr.results.folder import Comparison
+from raptr.results.folder import Comparison, Method
 from raptr.results.run import SMALLER
 from raptr.results.trained import grows
 
@@ -16,7 +21,7 @@ GROWN = (
     "Here the curve of a method that grows begins at its first evaluation after its last boundary: until then a "
     "smaller model is trained, and whatever that reaches, it is another model. What such a method had reached when it "
     "became whole counts as reached at that evaluation, which can be late by one interval between evaluations: the "
-    "saving is then marked ≥, at least."
+    "saving is then marked ≥, at least. Where that is so of more than 2.5% of the draws, its interval has no upper end."
 )
 
 READING = (
@@ -74,7 +79,14 @@ def saving_note(comparison: Comparison) -> str:
         parts.append(f"Fewer than {FEWEST} seeds: no interval.")
     else:
         parts.append("Dots: single pairs of seeds; bar: 95% bootstrap interval over seeds.")
+        if any(_is_open(method) for method in comparison.methods):
+            parts.append("A bar that runs to the edge has no upper end: the method may have saved more.")
     return " ".join(parts)
+
+
+def _is_open(method: Method) -> bool:
+    intervals = [saving.interval for saving in method.outcome.savings.values()]
+    return any(interval is not None and interval[1] is None for interval in intervals)
 
 
 def saving_details(comparison: Comparison) -> tuple[str, ...]:
@@ -127,32 +139,72 @@ def boundary_note(comparison: Comparison) -> str:
     """Above the figures of stage boundaries."""
     seeds = "" if comparison.single else ", mean over seeds with its 95% t-interval"
     grown = " (of the part trained so far, of a method that grows)" if growing(comparison) else ""
+    unknown = [method.name for method in comparison.methods if any(one.jump is None for one in boundaries_of(method))]
+    missing = (
+        f" No jump (–) and no line where the steps on both sides were not all recorded: {'; '.join(unknown)}."
+        if unknown
+        else ""
+    )
     return (
         "Line: training loss of the trained part, from its level just before the boundary; diamonds: validation loss "
         f"of the full model{grown} at the evaluations around it, from the first of them. "
         f"Jump in the table: mean training loss of the first {SHARE:.0%} of the run after the boundary minus that of "
         f"the last {SHARE:.0%} before it{seeds}. A larger part fits better by itself, so a fall is no gain; "
         "a rise means that the new layers disturb."
+        f"{missing}"
     )
 
 
-def paths_note(comparison: Comparison) -> str:
+def paths_note(comparison: Comparison, panels: Sequence[Panel]) -> str:
     """Above the path maps."""
     one = "" if comparison.single else " Shown is each method's first seed; all panels have the same step axis."
     return (
         "A column is a step (or a few neighbouring ones), a row is a layer, layer 0 at the bottom: "
         "the stronger the colour, the larger the share of these steps in which the layer was trained. "
         f"The gaps are stage boundaries, the number above is how many layers each step of the stage trained.{one}"
+        f"{_known_note(comparison, panels)}"
     )
+
+
+def _known_note(comparison: Comparison, panels: Sequence[Panel]) -> str:
+    """Of which methods not every step was recorded, and what is drawn of the others."""
+    sources: dict[str, Source] = {one.method: one.source for one in panels}
+    thinned = _thinned(comparison)
+    planned = "; ".join(told for name, told in thinned.items() if sources[name] == "plan")
+    some = "; ".join(told for name, told in thinned.items() if sources[name] == "some")
+    parts = []
+    if planned:
+        parts.append(
+            f" Of {planned} not every step has a record: the others are drawn as the plan of the run says, "
+            "which trains what was recorded wherever there is a record."
+        )
+    if some:
+        parts.append(
+            f" Of {some} not every step has a record, and of the white between nothing is known: a thin line is one "
+            "recorded step (or a few neighbouring ones, where there are many)."
+        )
+    return "".join(parts)
+
+
+def _thinned(comparison: Comparison) -> dict[str, str]:
+    """The methods of whose first run not every step has a record, each told with how many have one."""
+    runs = {method.name: method.runs[0] for method in comparison.methods if method.runs}
+    return {
+        name: f"{name} ({len(run.train.step):,} of {run.reached:,})"
+        for name, run in runs.items()
+        if len(run.train.step) < run.reached
+    }
 
 
 def training_note(comparison: Comparison) -> str:
     """Above the curves of training."""
     which = "" if comparison.single else ", each method's first seed"
+    thinned = "; ".join(_thinned(comparison).values())
     return (
         f"By step{which}. Loss and gradient norm are of the trained part; line: moving average over a fortieth "
         "of the run; faint: the values themselves (means of neighbours in long runs)"
         + (f", shown while {CROWD} methods or fewer are switched on." if len(comparison.methods) > CROWD else ".")
+        + (f" Not every step has a record, and averages are of those that have one: {thinned}." if thinned else "")
     )
 
 

@@ -1,6 +1,6 @@
 """The path map: which layer was trained when, as shares of steps in columns.
 
-Shapes: N training records, C columns, L layers.
+Shapes: N steps, C columns, L layers.
 """
 
 import math
@@ -24,25 +24,28 @@ class PathMap:
 
 
 def path_map(step: NDArray[np.int64], kept: Bools, steps: int, columns: int = COLUMNS) -> PathMap:
-    """Returns the share of each column's recorded steps in which each layer was trained.
+    """Returns the share of each column's known steps in which each layer was trained.
 
-    All columns are equally wide (the last may be narrower): as many steps as it takes to need at most
-    ``columns`` of them, and no fewer than lie between two records. Columns without a record are left out.
+    All columns are equally wide (the last may be narrower, it ends with the last step): as many steps as it takes to
+    need at most ``columns`` of them. Where steps are missing, each known one is a column by itself, one step wide; if
+    that makes too many, a column reaches from its first known step to its last. There is none without a known step.
 
     Args:
-        step: [N] completed steps at each record, from 1, ascending: step s is the s-th step, drawn from s - 1 to s.
+        step: [N] the completed steps that are known, from 1, ascending: step s is the s-th, drawn from s - 1 to s.
         kept: [N, L] whether the step trained the layer.
         steps: The planned number of steps.
-        columns: The largest number of columns.
+        columns: The largest number of columns, and of columns of one step.
     """
-    total = max(steps, int(step[-1]) if len(step) else 0)
-    gap = int(np.median(np.diff(step))) if len(step) > 1 else 1
-    width = max(math.ceil(total / columns), gap, 1)
+    if not len(step):
+        return PathMap(start=step, stop=step, share=np.zeros((0, kept.shape[1])))
+    last = int(step[-1])
+    width = math.ceil(max(steps, last) / columns)
     column = (step - 1) // width
-    number = math.ceil(total / width)
-    counts = np.bincount(column, minlength=number).astype(np.float64)
-    trained = np.zeros((number, kept.shape[1]))
-    np.add.at(trained, column, kept.astype(np.float64))
-    seen = np.flatnonzero(counts)
-    start = seen.astype(np.int64) * width
-    return PathMap(start=start, stop=np.minimum(start + width, total), share=trained[seen] / counts[seen, None])
+    _, first, counts = np.unique(column, return_index=True, return_counts=True)
+    filled = counts == np.minimum(width, last - column[first] * width)
+    single = np.repeat(~filled, counts)
+    if single.sum() <= columns:
+        first = np.flatnonzero(single | np.isin(np.arange(len(step)), first))
+    ends = np.append(first[1:], len(step))
+    share = np.add.reduceat(kept.astype(np.float64), first, axis=0) / (ends - first)[:, None]
+    return PathMap(start=step[first] - 1, stop=step[ends - 1], share=share)

@@ -59,7 +59,7 @@ def section_of(
         "boundaries": table.boundary_table(comparison),
         "boundary_charts": [name for name in specs if name.startswith("boundary-")],
         "boundary_note": notes.boundary_note(comparison),
-        "paths_note": notes.paths_note(comparison),
+        "paths_note": notes.paths_note(comparison, panels),
         "training_note": notes.training_note(comparison),
         "crowded": len(comparison.methods) > CROWD,
         "compact": compact(panels),

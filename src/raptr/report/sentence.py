@@ -82,10 +82,12 @@ def _saving_sentence(method: Method, baseline: Method) -> str:
     bounds = ""
     if saving.interval:
         bounds = f" (saved: {units.share_interval(saving.interval)} over seeds)"
-    least = "at least " if saving.at_least else ""
+    more = saving.saving < 0
+    bound = ("at most " if more else "at least ") if saving.at_least else ""
+    flops = f"{bound}{abs(saving.saving):.0%} {'more' if more else 'fewer'} FLOPs"
     if saving.reached:
-        return f" It reaches {baseline.name}'s final loss with {least}{abs(saving.saving):.0%} fewer FLOPs{bounds}."
-    return f" For its own final loss it spends {abs(saving.saving):.0%} more FLOPs than {baseline.name}{bounds}."
+        return f" It reaches {baseline.name}'s final loss with {flops}{bounds}."
+    return f" For its own final loss it spends {flops} than {baseline.name}{bounds}."
 
 
 def _many_sentence(others: list[Method], baseline: Method, budget: str) -> str:

@@ -73,9 +73,10 @@ def interval(bounds: tuple[float, float] | None, signed: bool = False) -> str:
     return f"{decimal(bounds[0], signed=signed)} to {decimal(bounds[1], signed=signed)}"
 
 
-def share_interval(bounds: tuple[float, float]) -> str:
-    """Returns the ends of an interval as percentages: ``30.9 to 40.4 %``."""
-    return f"{share(bounds[0]).removesuffix(' %')} to {share(bounds[1])}"
+def share_interval(bounds: tuple[float, float | None]) -> str:
+    """Returns the ends of an interval as percentages: ``30.9 to 40.4 %``; ``30.9 % or more`` if the upper is open."""
+    low, high = bounds
+    return f"{share(low)} or more" if high is None else f"{share(low).removesuffix(' %')} to {share(high)}"
 
 
 def share(value: object, digits: int = 1, *, at_least: bool = False) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from raptr.results.numbers import usable
 from raptr.results.run import SMALLER, Run
 
 _WRONG = {
@@ -38,6 +39,24 @@ def disagreements(runs: Sequence[Run]) -> tuple[str, ...]:
         *(f"Not comparable: {said}" for said in wrong if said),
         *(f"Seconds are not comparable: {said}" for said in clock if said),
     )
+
+
+def trouble(name: str, runs: Sequence[Run]) -> tuple[str, ...]:
+    """Returns what went wrong in runs of a method of this name, one sentence for each: updates that were not made.
+
+    Runs of before, which do not say how many there were, are not held against anything.
+    """
+    said = []
+    for run in runs:
+        result = run.result or {}
+        skipped, steps = (int(usable(result.get(key)) or 0) for key in ("skipped_updates", "steps"))
+        if skipped:
+            ended = f"; it diverged, and ended before {run.steps:,}" if result.get("diverged") else ""
+            said.append(
+                f"{name}, seed {run.seed}: {skipped:,} of {steps:,} updates were not made "
+                f"(loss or gradient norm not finite){ended}."
+            )
+    return tuple(said)
 
 
 def _differing(runs: Sequence[Run], path: tuple[str, ...], name: str) -> str:

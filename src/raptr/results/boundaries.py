@@ -22,7 +22,8 @@ class Boundary:
         before: the sizes of the stage that ends, one a stack.
         after: those of the stage that begins.
         window: steps on either side over which the training loss is averaged.
-        jump: training loss after minus before, mean over seeds; None where it was not recorded.
+        jump: training loss after minus before, mean over seeds; None where not every step of both windows was
+            recorded.
         interval: its 95 % t-interval over seeds.
         validation: the validation loss of what is trained so far (`trained_loss`: the full model's, but of a
             method that grows) at the last evaluation up to the boundary and at the first one after it, means
@@ -79,15 +80,18 @@ def window_of(run: Run, step: int) -> int:
 
 
 def _jump(train: Records, step: int, window: int) -> float | None:
-    before = _mean(train, step - window, step)
-    after = _mean(train, step, step + window)
+    before = mean_loss(train, step - window, step)
+    after = mean_loss(train, step, step + window)
     return None if before is None or after is None else after - before
 
 
-def _mean(train: Records, start: int, stop: int) -> float | None:
-    """The mean training loss of the steps start to stop, counted from 0; None if one of them has no number."""
+def mean_loss(train: Records, start: int, stop: int) -> float | None:
+    """Returns the mean training loss of the steps ``start`` to ``stop`` (exclusive), counted from 0.
+
+    None if one of them has no number, or no record: every step writes one, but not everywhere are all of them kept.
+    """
     values: Floats = train.columns["loss"][(train.step > start) & (train.step <= stop)]
-    return float(values.mean()) if len(values) and np.isfinite(values).all() else None
+    return float(values.mean()) if len(values) == stop - start > 0 and np.isfinite(values).all() else None
 
 
 def _validation(runs: Sequence[Run], step: int) -> tuple[tuple[float, float] | None, tuple[int, int] | None]:

@@ -15,7 +15,8 @@ Shapes: S seeds, E evaluations.
    interpolated between evaluations: 0.2 is a fifth less, -0.25 a quarter more. What is reached at the first
    evaluation of a curve, or before, counts as reached there.
 5. The interval is a percentile bootstrap over seeds: pairs (the same seed of both methods) are drawn with
-   replacement, and all of this is done again with each draw.
+   replacement, and all of this is done again with each draw. A draw in which the method was there at its first
+   evaluation is a bound, from below: for the lower end it counts as it is, for the upper end as without limit.
 """
 
 import math
@@ -32,6 +33,9 @@ from raptr.results.run import Run
 from raptr.results.trained import full_loss, of_part
 
 Measure = Literal["total_flops", "seconds"]
+Ends = tuple[float, float | None]
+"""The ends of an interval of savings; the upper one is None where it is open."""
+
 MEASURES: tuple[Measure, ...] = ("total_flops", "seconds")
 
 RESAMPLES = 4000
@@ -64,7 +68,8 @@ class Saving:
         saving: 1 - method / baseline; None if the baseline reached it before its first step.
         at_least: whether the method was there at its curve's first evaluation already, so that it may have saved more.
         interval: 95 %, by bootstrap over seeds; None with fewer than three, where an end is not defined,
-            or where ``at_least`` holds of every draw.
+            or where ``at_least`` holds of every draw. Its upper end is None, open, where ``at_least`` holds of so many
+            draws that they may reach beyond it.
         seeds: the saving of each pair of seeds by itself.
     """
 
@@ -74,7 +79,7 @@ class Saving:
     baseline: float
     saving: float | None
     at_least: bool
-    interval: tuple[float, float] | None
+    interval: Ends | None
     seeds: tuple[float | None, ...]
 
 
@@ -154,6 +159,7 @@ def savings(method: Curve, baseline: Curve) -> dict[Measure, Saving]:
     single = [_equal(method, baseline, one) for one in np.eye(seeds)]
     drawn, times = _resamples(seeds) if seeds >= FEWEST else (np.empty((0, seeds)), np.empty(0, dtype=np.int64))
     resampled = [_equal(method, baseline, weights) for weights in drawn]
+    bounds = np.repeat(np.array([one.at_once for one in resampled], dtype=np.bool_), times)
     found = {}
     for measure in MEASURES:
         point = every.spent[measure]
@@ -165,7 +171,7 @@ def savings(method: Curve, baseline: Curve) -> dict[Measure, Saving]:
             baseline=point[1],
             saving=_finite(_saving(*point)),
             at_least=every.at_once,
-            interval=None if all(one.at_once for one in resampled) else _percentiles(values),
+            interval=_percentiles(values, bounds),
             seeds=tuple(_finite(_saving(*one.spent[measure])) for one in single),
         )
     return found
@@ -215,8 +221,12 @@ def _resamples(seeds: int) -> tuple[Floats, NDArray[np.int64]]:
     return different / seeds, times
 
 
-def _percentiles(values: Floats) -> tuple[float, float] | None:
-    if not len(values):
+def _percentiles(values: Floats, bounds: NDArray[np.bool_]) -> Ends | None:
+    """The ends of the middle 95 % of draws; those that are bounds may be anything above their value."""
+    if bounds.all():
         return None
-    low, high = np.quantile(values, [0.025, 0.975], method="inverted_cdf")
-    return (float(low), float(high)) if np.isfinite([low, high]).all() else None
+    low = float(np.quantile(values, 0.025, method="inverted_cdf"))
+    high = float(np.quantile(np.where(bounds, math.inf, values), 0.975, method="inverted_cdf"))
+    if not math.isfinite(low) or high == -math.inf:
+        return None
+    return low, _finite(high)

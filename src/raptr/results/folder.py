@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raptr.errors import RaptrError
-from raptr.results.agreement import disagreements
+from raptr.results.agreement import disagreements, trouble
 from raptr.results.outcome import Outcome, outcome_of
 from raptr.results.run import Run, read_json, read_run, read_text
 from raptr.results.sweep import Sweep, read_sweep
@@ -60,7 +60,7 @@ class Comparison:
         tuned: the config keys that are tuned, also while the sweep is not finished.
         sweep: what was tried and chosen; None where nothing is tuned, and while it is not finished.
         others: names of runs in the folder that do not belong to the comparison.
-        warnings: what makes its runs not comparable.
+        warnings: what makes its runs not comparable, and what went wrong in them.
     """
 
     folder: Path
@@ -193,7 +193,10 @@ def _several(folder: Path, runs: Mapping[str, Run], told: _Description) -> Compa
         tuned=told.tuned,
         sweep=read_sweep(folder),
         others=tuple(name for name in runs if name not in belonging),
-        warnings=disagreements([run for found in own.values() for run in found]),
+        warnings=(
+            *disagreements([run for found in own.values() for run in found]),
+            *(said for method in methods for said in trouble(method.name, method.runs)),
+        ),
         single=False,
     )
 
@@ -223,6 +226,6 @@ def _single(run: Run) -> Comparison:
         tuned=(),
         sweep=None,
         others=(),
-        warnings=(),
+        warnings=trouble(run.label, (run,)),
         single=True,
     )

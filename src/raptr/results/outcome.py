@@ -36,7 +36,8 @@ class Outcome:
     """What one method came to.
 
     Attributes:
-        costs: means over finished runs, of each of `COSTS`; of the first run so far if none has finished.
+        costs: means over finished runs, of each of `COSTS`, but those that diverged, as long as others have not: what
+            they took until then is no cost of the method; of the first run so far if none has finished.
         seeds: of the finished runs, in the order of the losses.
         loss: of all validation sources together.
         sources: of each validation source, where there are several.
@@ -126,8 +127,9 @@ def _centre(values: Sequence[float | None]) -> tuple[float | None, Interval | No
 
 def _costs(runs: Sequence[Run], done: Sequence[Run]) -> dict[str, float | None]:
     costs: dict[str, float | None] = {}
+    whole = [run for run in done if final_loss(run) is not None]
     for name in COSTS:
-        values = [value for run in done if (value := usable((run.result or {}).get(name))) is not None]
+        values = [value for run in whole or done if (value := usable((run.result or {}).get(name))) is not None]
         costs[name] = mean(values) if values else _so_far(runs[0], name) if runs else None
     return costs
 

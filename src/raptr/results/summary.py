@@ -1,6 +1,7 @@
 """The content of ``summary.json``: what a comparison found, from its runs' own files only."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,5 +90,5 @@ def _saving(saving: Saving) -> dict[str, Any]:
     }
 
 
-def _list(interval: tuple[float, float] | None) -> list[float] | None:
+def _list(interval: Sequence[float | None] | None) -> list[float | None] | None:
     return None if interval is None else list(interval)

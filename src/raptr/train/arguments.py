@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
+from raptr.train.expected import words_of
 from raptr.train.hint import hint
 from raptr.train.own import NAMES as OWN_NAMES
 from raptr.train.own import own_settings
@@ -27,6 +28,14 @@ _OWN = {
     "logging_strategy": "every step is written to metrics.jsonl",
     "logging_steps": "every step is written to metrics.jsonl",
     "train_sampling_strategy": "the order of the data is fixed by the config's own `seed`",
+    "dataloader_in_order": "the order of the data is fixed by the config's own `seed`",
+    "dataloader_drop_last": "the validation loss would be of fewer sequences than the config says",
+    "ignore_data_skip": "a run that goes on would see the same data again",
+    "restore_callback_states_from_checkpoint": "a run that goes on restores its own state",
+    "enable_jit_checkpoint": "raptr itself saves on SIGTERM, and ends as a run that goes on",
+    "label_names": "raptr makes the labels itself",
+    "bf16_full_eval": "a run is validated in the precision it is trained in",
+    "fp16_full_eval": "a run is validated in the precision it is trained in",
     "remove_unused_columns": "raptr makes the model's inputs itself",
     "disable_tqdm": "raptr shows its own progress bar",
     "resume_from_checkpoint": "repeat the command: it goes on from the newest checkpoint",
@@ -51,6 +60,9 @@ _OWN = {
 
 _TYPES: dict[str, Any] = {"fsdp": bool | str | None}
 """Where the Trainer takes more than its annotations say."""
+
+_IN_BACKWARD = ("layerwise", "lomo")
+"""How the names of optimizers end that do not wait for `step`."""
 
 _AT_LEAST: dict[str, float] = {
     "per_device_train_batch_size": 1,
@@ -93,9 +105,7 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
         try:
             given[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
         except ValidationError as error:
-            raise RaptrError(
-                f"training.{key} is {value!r}; expected {hints[key]}: {error.errors()[0]['msg']}."
-            ) from error
+            raise RaptrError(f"training.{key} is {value!r}; expected {words_of(hints[key])}.") from error
         if key in _AT_LEAST and isinstance(given[key], int | float) and not given[key] >= _AT_LEAST[key]:
             raise RaptrError(f"training.{key} is {value}; expected at least {_AT_LEAST[key]}.")
     defaults: dict[str, Any] = {
@@ -124,6 +134,11 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
         arguments = make(**{**defaults, **given, **fixed, **own})
     except (ValueError, ImportError, TypeError) as error:
         raise RaptrError(f"training is not valid: {error}") from error
+    if arguments.optim.value.endswith(_IN_BACKWARD):
+        raise RaptrError(
+            f"training.optim is {arguments.optim.value!r}, which updates weights during the backward pass, so that "
+            "neither skipped layers nor an update that is not finite could be left out; give another, e.g. adamw_torch."
+        )
     if arguments.world_size != world_size():
         raise RaptrError(
             f"{world_size()} processes were started, but Accelerate sees {arguments.world_size}: each would train a "

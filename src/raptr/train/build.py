@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from raptr.config import RunConfig, load, presets
@@ -18,6 +26,17 @@ from raptr.plan.shape import MOST_LAYERS
 from raptr.train.hint import hint
 
 _AUTO_CLASSES = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "denoising": AutoModelForCausalLM}
+
+_HEADS: dict[Any, tuple[Any, str, str]] = {
+    AutoModelForCausalLM: (MODEL_FOR_CAUSAL_LM_MAPPING, "causal language model", "llama, gpt2, qwen3 or mixtral"),
+    AutoModelForMaskedLM: (
+        MODEL_FOR_MASKED_LM_MAPPING,
+        "masked-language model",
+        "bert, roberta, roberta-prelayernorm, modernbert, electra or distilbert",
+    ),
+    AutoModelForSeq2SeqLM: (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, "sequence-to-sequence model", "t5 or bart"),
+}
+"""Which configurations transformers has such a model of, its name, and some that are tested (docs/families.md)."""
 
 
 SPECIAL_TOKENS = ("pad", "bos", "eos", "cls", "sep")
@@ -93,6 +112,12 @@ def build_model(config: RunConfig, model_config: Any, device: str | None = None)
     """
     transformers.set_seed(config.seed)
     make, name = _auto_class(config, model_config), config.model.from_pretrained
+    known, kind, tested = _HEADS[make]
+    if type(model_config) not in known:
+        raise RaptrError(
+            f"objective.name is {config.objective.name!r}, but {model_config.model_type} has no {kind} in "
+            f"transformers; use {tested}, or another objective."
+        )
     try:
         if name is not None and device is None:
             loaded, info = make.from_pretrained(

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from raptr.config import RunConfig, dump
+from raptr.config import SMALLER, RunConfig, dump
 from raptr.errors import RaptrError, Stopped
 from raptr.train.attention import check_attention
 from raptr.train.build import build_model
@@ -36,7 +36,7 @@ from raptr.train.progress import ProgressCallback
 from raptr.train.ranks import check_alike, engine_of, from_main, is_main
 from raptr.train.sharding import check_tied
 from raptr.train.stop import Stop, StopCallback
-from raptr.train.task import Task
+from raptr.train.task import Task, own_task
 from raptr.train.tokens import said_of
 from raptr.train.trainer import CHECKPOINTS, ProbeCallback, make_trainer
 
@@ -79,6 +79,7 @@ def train(
         Diverged: too many updates in a row were no numbers.
         Stopped: it was to stop, and the same call goes on.
     """
+    task = own_task(task)
     existed, method = folder.exists(), task.config.build_method()
     facts = facts_of(task, task.plan(method), label_of(task, method), command)
     check_alike(f"{dump(task.config)}\ndata: {facts['data']['key']}")
@@ -174,7 +175,8 @@ def _train(
         if not keep_diverged:
             raise
         console.print(f"{title}: {error}", highlight=False, soft_wrap=True, markup=False)
-        return from_main(lambda: _end(task, folder, result_of_diverged(task, metrics.progress)))
+        reached, skipped = trainer.state.global_step, finite.skipped.total
+        return from_main(lambda: _end(task, folder, result_of_diverged(task, metrics.progress, reached, skipped)))
     except RaptrError:
         if not existed and is_main() and not (folder / "metrics.jsonl").exists():
             shutil.rmtree(folder, ignore_errors=True)  # nothing was trained; what mends it makes another run
@@ -187,7 +189,7 @@ def _train(
     if uses_cache is not None:
         model.config.use_cache = uses_cache
     trainer.save_model(str(folder / "model"))
-    return from_main(lambda: _end(task, folder, result_of(task, metrics.progress)))
+    return from_main(lambda: _end(task, folder, result_of(task, metrics.progress, task.steps, finite.skipped.total)))
 
 
 def _found(
@@ -196,12 +198,13 @@ def _found(
     """What a run's folder holds: the result of a finished run, a checkpoint; and what is no more as it was."""
     begun = (folder / FACTS).exists()
     more = longer(folder, facts, task.plan(task.config.build_method())) if begun else set()
-    changes = refuse(folder, config_changes(folder, task.config), {*allowed, *more})
+    changes = refuse(folder, _config_changes(folder, task.config, facts), {*allowed, *more})
     finished = read_result(folder)
     checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / "metrics.jsonl")
     if begun and (finished is not None or checkpoint is not None):
         changes += refuse(folder, fact_changes(folder, facts), {*allowed, *more})
-    if finished is None or finished["steps"] >= facts["steps"]:
+    diverged = finished is not None and finished.get("diverged", False)  # after fewer steps than it was to take
+    if finished is None or finished["steps"] >= facts["steps"] or (diverged and not _prolonged(changes)):
         return finished, checkpoint, changes
     if checkpoint is None:
         raise RaptrError(
@@ -209,6 +212,23 @@ def _found(
             f"go on to {facts['steps']}; give another --output. checkpoints.keep_last=true keeps one for the next time."
         )
     return None, checkpoint, changes
+
+
+def _config_changes(folder: Path, config: RunConfig, facts: dict[str, Any]) -> list[Change]:
+    """How the config differs from that of the run in a folder.
+
+    What ``methods`` says of a smaller model is in the model's config as well, and in runs of before only there.
+    """
+    found = config_changes(folder, config)
+    if facts.get("control") == SMALLER and (folder / FACTS).exists():
+        with recorded(folder / FACTS) as before:
+            if before.get("control") == SMALLER:
+                return [change for change in found if change.key.partition(".")[0] != "methods"]
+    return found
+
+
+def _prolonged(changes: Sequence[Change]) -> bool:
+    return any(change.key == "steps" for change in changes)
 
 
 def _begin(

@@ -11,20 +11,24 @@ from raptr.train.environment import describe_environment
 from raptr.train.folder import Result
 from raptr.train.metrics import Progress
 from raptr.train.ranks import world_size
+from raptr.train.smaller import is_smaller
 from raptr.train.task import Task
 
 
-def result_of_diverged(task: Task, progress: Progress) -> Result:
-    """A result in which no loss is a number."""
+def result_of_diverged(task: Task, progress: Progress, reached: int, skipped: int) -> Result:
+    """A result in which no loss is a number, of the steps that were taken; of these, ``skipped`` made no update."""
     losses = dict.fromkeys(task.validation_data(), math.nan)
-    return result_of(task, replace(progress, eval_loss=math.nan, eval_losses=losses))
+    done = replace(progress, eval_loss=math.nan, eval_losses=losses)
+    return {**result_of(task, done, reached, skipped), "diverged": True}
 
 
-def result_of(task: Task, progress: Progress) -> Result:
+def result_of(task: Task, progress: Progress, steps: int, skipped: int) -> Result:
+    """What a run did in so many steps, of which ``skipped`` made no update."""
     assert progress.eval_loss is not None
     return {
-        "steps": task.steps,
-        "epochs": task.epochs(task.steps),
+        "steps": steps,
+        "epochs": task.epochs(steps),
+        "skipped_updates": skipped,
         **progress.totals(),
         "eval_loss": progress.eval_loss,
         "eval_losses": progress.eval_losses,
@@ -33,7 +37,7 @@ def result_of(task: Task, progress: Progress) -> Result:
 
 def label_of(task: Task, method: Method) -> str:
     """What a run is called: its method, or the size of the smaller model that it trains."""
-    if task.config.settings(task.config.method).method == SMALLER:
+    if is_smaller(task.config):
         return f"Smaller, {'+'.join(map(str, task.shape.layers))} layers"
     return str(method)
 
@@ -45,7 +49,7 @@ def facts_of(task: Task, plan: Plan, label: str, command: str) -> dict[str, Any]
         "name": config.name,
         "method": config.method,
         "label": label,
-        **({"control": SMALLER} if config.settings(config.method).method == SMALLER else {}),
+        **({"control": SMALLER} if is_smaller(config) else {}),
         "seed": config.seed,
         "steps": task.steps,
         "plan": {

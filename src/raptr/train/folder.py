@@ -13,8 +13,9 @@ from raptr.errors import RaptrError
 from raptr.train.metrics import to_json
 
 Result = dict[str, Any]
-"""What a finished run did: steps, tokens, epochs, FLOPs, seconds, the full model's last validation loss
-(NaN if the run diverged; in the file, null), and its ``eval_losses`` by validation source."""
+"""What a finished run did: steps, tokens, epochs, FLOPs, seconds, updates that were not made, the full model's last
+validation loss (NaN if the run diverged; in the file, null), and its ``eval_losses`` by validation source. Of a run
+that stopped because it diverged all are those of the steps it took, and ``diverged`` is true."""
 
 
 NUMBERS = ("steps", "tokens", "epochs", "layer_flops", "total_flops", "seconds", "eval_loss")

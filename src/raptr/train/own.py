@@ -1,11 +1,13 @@
 """Settings of a config's ``training`` section that are raptr's own; all others are arguments of the Trainer."""
 
 from dataclasses import dataclass, fields
+from typing import get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
+from raptr.train.expected import words_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,9 @@ def own_settings(config: RunConfig) -> Own:
         own = TypeAdapter(Own).validate_python(given, strict=False)
     except ValidationError as error:
         first = error.errors()[0]
-        name = first["loc"][0] if first["loc"] else ""
-        raise RaptrError(f"training.{name} is {given.get(str(name))!r}: {first['msg']}.") from error
+        name = str(first["loc"][0])
+        expected = words_of(get_type_hints(Own)[name])
+        raise RaptrError(f"training.{name} is {given[name]!r}; expected {expected}.") from error
     if own.peak_flops is not None and not 0 < own.peak_flops < float("inf"):
         raise RaptrError(
             f"training.peak_flops is {own.peak_flops}; expected the FLOPs per second of one device, e.g. 989e12."

@@ -34,6 +34,7 @@ from raptr.train.build import SPECIAL_TOKENS, build_model, build_model_config
 from raptr.train.denoising import Denoised, denoise, denoising_costs
 from raptr.train.head import predictions_of
 from raptr.train.metrics import MicroStep
+from raptr.train.smaller import is_to_shrink, smaller_config
 from raptr.train.tokens import check_room, marked, vocabulary_of
 
 _VALIDATION_SEED = 0
@@ -228,6 +229,31 @@ def with_config(task: Task, config: RunConfig) -> Task:
     return replace(task, config=config, **_model_facts(config, task.store, task.batch))
 
 
+def smaller_task(task: Task, label: str) -> Task:
+    """The task with the smaller model: its own depth, initial weights, FLOPs and checkpoint, on the same data.
+
+    Args:
+        task: of the larger model.
+        label: of the entry of its config, which may give the depth.
+
+    Raises:
+        RaptrError: the depth is not smaller, does not fit, or cannot be changed in this model.
+    """
+    smaller = smaller_config(
+        task.config, label, model_config=task.model_config, shape=task.shape, costs=task.costs, steps=task.steps
+    )
+    return with_config(task, smaller)
+
+
+def own_task(task: Task) -> Task:
+    """The task of the model that the config's method trains: the smaller one, where that is the method.
+
+    Raises:
+        RaptrError: as `smaller_task`.
+    """
+    return smaller_task(task, task.config.method) if is_to_shrink(task.config, task.shape) else task
+
+
 def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]:
     """What a task knows of its model."""
     tokenizer, added = marked(config, store.tokenizer)
@@ -264,8 +290,9 @@ class Planned(NamedTuple):
         costs: FLOPs of one step of the whole batch.
         objective: causal, masked or denoising.
         pre_norm: whether the layers' norms come before attention and MLP.
-        parameters: in the layers.
-        tokens: of full training for as many FLOPs as the run has.
+        parameters: in the layers of the config's model, which a smaller model is compared with.
+        tokens: of full training of that model, for as many FLOPs as the run has.
+        layers: of that model.
     """
 
     method: str
@@ -276,6 +303,7 @@ class Planned(NamedTuple):
     pre_norm: bool
     parameters: int
     tokens: float
+    layers: int
 
 
 def plan_run(config: RunConfig) -> Planned:
@@ -287,17 +315,31 @@ def plan_run(config: RunConfig) -> Planned:
     arguments = build_arguments(config, Path())
     if "max_steps" not in config.training:
         raise RaptrError("the number of steps is not known without the data; give training.max_steps=...")
-    measured = measure(config, build_model_config(config, vocabulary_of(config)))
-    method = config.build_method()
-    plan = method.plan(measured.layers.shape, int(config.training["max_steps"]))
+    batch, steps = batch_of(arguments), int(config.training["max_steps"])
+    model_config = build_model_config(config, vocabulary_of(config))
+    given = measured = measure(config, model_config)
+    shape, own, objective = given.layers.shape, config.settings(config.method), config.objective.name
+    if is_to_shrink(config, shape):
+        config = smaller_config(
+            config, config.method, model_config=model_config, shape=shape, costs=given.costs, steps=steps
+        )
+        measured = measure(config, build_model_config(config, vocabulary_of(config)))
+    plan = config.build_method().plan(measured.layers.shape, steps)
     check_plan(plan, measured.layers)
-    batch = batch_of(arguments)
     costs = measured.costs.scaled(batch)
-    steps = sum(stage.total for stage in plan_cost(plan, costs)) / costs.total
-    tokens = steps * batch * config.data.sequence_length
-    own, objective = config.settings(config.method), config.objective.name
-    norms = measured.layers.pre_norm
-    return Planned(own.method, own.told(), plan, costs, objective, norms, measured.layer_parameters, tokens)
+    sequences = sum(stage.total for stage in plan_cost(plan, costs)) / given.costs.total
+    tokens = sequences * config.data.sequence_length
+    return Planned(
+        method=own.method,
+        name=own.told(),
+        plan=plan,
+        costs=costs,
+        objective=objective,
+        pre_norm=given.layers.pre_norm,
+        parameters=given.layer_parameters,
+        tokens=tokens,
+        layers=sum(shape.layers),
+    )
 
 
 class Measured(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 
 from raptr.report.figures.common import CROWD, Data, Palette, Row, chart_of, colour, dash, layered, rounded, switchable
 from raptr.report.units import layers
-from raptr.results.boundaries import Boundary, boundaries
+from raptr.results.boundaries import Boundary, boundaries, mean_loss
 from raptr.results.folder import Comparison, Method
 from raptr.results.metrics import Floats
 from raptr.results.run import Run
@@ -29,7 +29,8 @@ def boundary_rows(comparison: Comparison) -> list[tuple[list[Row], list[Row]]]:
 
     ``x`` is the distance from the boundary as a share of the run. ``y`` is the change of the training loss from
     its mean just before the boundary, mean over seeds and over neighbouring steps (more of them where there are
-    many methods); or that of the validation loss from the last evaluation up to the boundary.
+    many methods); or that of the validation loss from the last evaluation up to the boundary. Where the steps just
+    before the boundary were not all recorded there is no training loss, and where others were not, it has a gap.
     """
     found: list[tuple[list[Row], list[Row]]] = []
     points = POINTS if len(comparison.methods) <= CROWD else FEW_POINTS
@@ -58,9 +59,10 @@ def _training(runs: list[Run], boundary: Boundary, points: int) -> list[Row]:
     width = max(1, reach // points)
     # Bins end and begin at the boundary itself, so that none mixes the two stages.
     edges = boundary.step + width * np.arange(-(reach // width), reach // width + 1)
-    lines = np.array([_binned(one, edges) for one in runs])
-    start = [one.train.columns["loss"][_between(one, boundary.step - boundary.window, boundary.step)] for one in runs]
-    level = float(np.mean([values.mean() if len(values) else np.nan for values in start]))
+    start = [mean_loss(one.train, boundary.step - boundary.window, boundary.step) for one in runs]
+    if None in start:
+        return []
+    lines, level = np.array([_binned(one, edges) for one in runs]), np.mean(np.array(start, dtype=np.float64))
     middle = (edges[:-1] + edges[1:]) / 2
     return [
         {"x": rounded((at - boundary.step) / run.steps, 5), "y": rounded(value - level, 5)}
@@ -68,18 +70,9 @@ def _training(runs: list[Run], boundary: Boundary, points: int) -> list[Row]:
     ]
 
 
-def _between(run: Run, start: int, stop: int) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    chosen: np.ndarray[tuple[int], np.dtype[np.bool_]] = (run.train.step > start) & (run.train.step <= stop)
-    return chosen
-
-
 def _binned(run: Run, edges: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> Floats:
-    losses = run.train.columns["loss"]
-    means = []
-    for start, stop in itertools.pairwise(edges):
-        values = losses[_between(run, int(start), int(stop))]
-        means.append(float(values.mean()) if len(values) else np.nan)
-    return np.array(means)
+    means = [mean_loss(run.train, int(start), int(stop)) for start, stop in itertools.pairwise(edges)]
+    return np.array(means, dtype=np.float64)  # None is NaN
 
 
 def _extent(values: list[float | None]) -> list[float]:

@@ -6,21 +6,25 @@ from dataclasses import dataclass
 import altair as alt
 
 from raptr.report.figures.common import Data, Palette, Row, colour, layered, rounded
-from raptr.results.equal_loss import Measure
+from raptr.report.units import interval as interval_text
+from raptr.report.units import share_interval
+from raptr.results.equal_loss import Ends, Measure
 from raptr.results.folder import Comparison
-from raptr.results.statistics import Interval
 
 ROW = 42  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One row: ``value`` with its interval and those of the seeds; drawn in the colour of ``method``."""
+    """One row: ``value`` with its interval and those of the seeds; drawn in the colour of ``method``.
+
+    The interval's upper end is None where it is open.
+    """
 
     label: str
     method: str
     value: float | None
-    interval: Interval | None
+    interval: Ends | None
     seeds: Sequence[tuple[int, float | None]]
 
 
@@ -71,6 +75,8 @@ def interval_chart(
 ) -> alt.LayerChart:
     """Returns the chart: a row a point, its label above; a dot a seed, a tick for the value, a bar for the interval.
 
+    The bar of an interval whose upper end is open runs to the edge of the chart.
+
     Args:
         data: keeps the rows.
         points: what is drawn, from the top.
@@ -87,8 +93,7 @@ def interval_chart(
         own = {"l": point.label, "m": point.method}
         seeds += [{**own, "seed": seed, "y": rounded(value)} for seed, value in point.seeds if value is not None]
         if point.value is not None:
-            low, high = point.interval or (None, None)
-            means.append({**own, "y": rounded(point.value), "lo": rounded(low), "hi": rounded(high)})
+            means.append({**own, "y": rounded(point.value), **_ends(point.interval, form)})
     labels = [point.label for point in points]
     values = [row[key] for row in (*seeds, *means) for key in ("y", "lo", "hi") if row.get(key) is not None]
     scale = alt.Scale(zero=zero, padding=10, nice=False)
@@ -104,10 +109,7 @@ def interval_chart(
         alt.Tooltip("y:Q", title="Mean", format=digits),
     ]
     if any(row["lo"] is not None for row in means):
-        tooltip += [
-            alt.Tooltip("lo:Q", title="95% from", format=digits),
-            alt.Tooltip("hi:Q", title="95% to", format=digits),
-        ]
+        tooltip.append(alt.Tooltip("ci:N", title="95%"))
     of_seed = [tooltip[0], alt.Tooltip("seed:O", title="Seed"), alt.Tooltip("y:Q", title=title, format=digits)]
     base = alt.Chart(data(means))
     named = alt.Chart(data([{"l": label} for label in labels])).encode(alt.X(value=0), y, text="l:N")
@@ -118,14 +120,22 @@ def interval_chart(
         dots.encode(x, y, color=tint, tooltip=of_seed),
         base.mark_tick(thickness=3, size=20, yOffset=5).encode(x, y, color=tint, tooltip=tooltip),
     ]
-    if any(row["lo"] is not None for row in means):
-        bars = base.transform_filter("isValid(datum.lo)").mark_rule(
-            strokeWidth=8, strokeOpacity=0.25, strokeCap="round", yOffset=5
-        )
-        layers.insert(
-            0, bars.encode(alt.X("lo:Q", title=title, scale=scale, axis=ticks), alt.X2("hi:Q"), y, color=tint)
-        )
+    for end, known in ((alt.X2("hi:Q"), True), (alt.value("width"), False)):
+        if any(row["lo"] is not None and (row["hi"] is not None) == known for row in means):
+            bars = base.transform_filter(f"isValid(datum.lo) && isValid(datum.hi) == {str(known).lower()}").mark_rule(
+                strokeWidth=8, strokeOpacity=0.25, strokeCap="round" if known else "butt", yOffset=5
+            )
+            layers.insert(0, bars.encode(alt.X("lo:Q", title=title, scale=scale, axis=ticks), y, x2=end, color=tint))
     if zero:
         rule = alt.Chart(data([{"zero": 0}])).mark_rule(style="zero").encode(alt.X("zero:Q", title=title, scale=scale))
         layers.insert(0, rule)
     return layered(*layers).properties(width=width, height=ROW * len(labels))
+
+
+def _ends(interval: Ends | None, form: str) -> Row:
+    """The ends of an interval and how they are told; an end that is open is none."""
+    if interval is None:
+        return {"lo": None, "hi": None, "ci": "none"}
+    low, high = interval
+    told = interval_text((low, high)) if form == "~g" and high is not None else share_interval(interval)
+    return {"lo": rounded(low), "hi": rounded(high), "ci": told}

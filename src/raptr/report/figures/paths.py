@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import altair as alt
 
 from raptr.report.figures.common import Data, Row, layered, rounded
+from raptr.report.known import Known, Source, known_paths
 from raptr.report.paths import PathMap, path_map
 from raptr.report.units import layers as sizes_text
 from raptr.results.folder import Comparison, Method
@@ -20,12 +21,23 @@ NUMBER = 22  # and one that is narrower still, nothing
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """The path map of one stack of one method's first run: one row of ``rows`` a column of the map."""
+    """The path map of one stack of one method's first run: one row of ``rows`` a column of the map.
+
+    Attributes:
+        method: its name.
+        stack: its name, where there are several.
+        layers: of the stack.
+        steps: of the longest method.
+        source: where its steps are known from.
+        rows: from step ``a`` to ``b``, the share ``v`` of each layer; ``i`` where no column follows at once.
+        stages: of the run.
+    """
 
     method: str
     stack: str | None
     layers: int
     steps: int
+    source: Source
     rows: list[Row]
     stages: list[Row]
 
@@ -33,22 +45,19 @@ class Panel:
 def panels_of(comparison: Comparison) -> list[Panel]:
     """Returns the panels of all methods; ``steps`` is the longest method's, so that they line up."""
     longest = max((run.steps for run in comparison.runs), default=1)
-    return [
-        _panel(method, method.runs[0], stack, longest)
-        for method in comparison.methods
-        if method.runs
-        for stack in range(len(method.runs[0].stacks))
-    ]
+    first = [(method, method.runs[0], known_paths(method.runs[0])) for method in comparison.methods if method.runs]
+    return [_panel(*one, stack, longest) for one in first for stack in range(len(one[1].stacks))]
 
 
-def _panel(method: Method, run: Run, stack: int, longest: int) -> Panel:
+def _panel(method: Method, run: Run, known: Known, stack: int, longest: int) -> Panel:
     name, layers = run.stacks[stack]
-    found = path_map(run.train.step, run.train.kept[stack], run.steps)
+    found = path_map(known.step, known.kept[stack], run.steps)
     return Panel(
         method=method.name,
         stack=name if len(run.stacks) > 1 else None,
         layers=layers,
         steps=longest,
+        source=known.source,
         rows=_merged(found),
         stages=[
             {
@@ -72,6 +81,8 @@ def _merged(found: PathMap) -> list[Row]:
         if rows and rows[-1]["b"] == start and rows[-1]["v"] == value:
             rows[-1]["b"] = int(stop)
         else:
+            if rows and rows[-1]["b"] < start:
+                rows[-1]["i"] = 1
             rows.append({"a": int(start), "b": int(stop), "v": value})
     return rows
 
@@ -114,7 +125,7 @@ def panel_chart(
         "v:Q",
         scale=alt.Scale(domain=[0, 1]),
         legend=alt.Legend(
-            title="Share of steps in which the layer was trained",
+            title="Share of the steps shown in which the layer was trained",
             format=".0%",
             orient="top",
             titleLimit=400,
@@ -127,9 +138,10 @@ def panel_chart(
         alt.Chart(data(panel.rows))
         .transform_calculate(layer=f"sequence(0, {panel.layers})")
         .transform_flatten(["v", "layer"])
-        # A little overlap: the next column is drawn over it, and no hairlines show between them.
+        # A little overlap: the next column is drawn over it, and no hairlines show between them. Where none follows,
+        # a column is as wide as its steps, or a line that can be seen.
         .transform_calculate(
-            e=f"min({reached}, datum.b + {reached / 400})",
+            e=f"datum.i ? max(datum.b, datum.a + {panel.steps / 1000}) : min({reached}, datum.b + {reached / 400})",
             range="datum.b - datum.a > 1 ? (datum.a + 1) + ' to ' + datum.b : '' + datum.b",
         )
         .mark_rect()
