@@ -160,7 +160,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         batch = self.data_collator([self.train_dataset[sample] for sample in samples])
         with self.progressive.net.trial():
             items = self._get_num_items_in_batch([batch], self.args.device)
-            self.current_gradient_accumulation_steps = 1  # which the Trainer sets in its loop, and reads for some models
+            self.current_gradient_accumulation_steps = 1  # set in the Trainer's loop, and read for some models
             self.training_step(self.model_wrapped, batch, items)
 
     def _trained_part(self) -> Subnetwork | None:
