@@ -142,7 +142,10 @@ def test_targets_can_be_missed() -> None:
 
     def answers(wrong: float) -> Any:
         eta, slower = {"median": 0.97 - wrong}, {"median": 1.01 + wrong}
-        stages = {"6": {"eta": eta}, "12": {"eta": {"median": 1.0}, "milliseconds": {"median": 100.0 * (1 + wrong)}}}
+        stages = {
+            "6": {"eta": eta, "flops_ratio": 1.9},
+            "12": {"eta": {"median": 1.0}, "flops_ratio": 1.0, "milliseconds": {"median": 100.0 * (1 + wrong)}},
+        }
         case = {"schedule": "6-12", "teraflops_per_step": 50.0, "stages": stages}
         run = {"saving_on_the_clock": {"median": 1.3 - wrong}, "engine_over_plain": {"median": 1.02 + wrong}}
         return {
@@ -159,6 +162,13 @@ def test_targets_can_be_missed() -> None:
     assert len(right) == len(wrong) == 10
     assert [found.what for found in right if not found.met] == []
     assert [found.what for found in wrong if found.met] == []
+
+
+def test_the_whole_model_is_no_stage_that_skips() -> None:
+    """Its efficiency is 1 by definition."""
+    stages = {"6": {"eta": {"median": 1.04}, "flops_ratio": 1.9}, "12": {"eta": {"median": 1.0}, "flops_ratio": 1.0}}
+    (found,) = targets.skipping({"skipping": {"a": {"schedule": "6-12", "stages": stages}}}, least=0.93)
+    assert found.value == 1.04
 
 
 def test_variants_take_turns_and_the_first_rounds_are_left_out() -> None:
