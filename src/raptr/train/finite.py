@@ -8,6 +8,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from raptr.errors import RaptrError
+from raptr.model.agreement import alone
 from raptr.plan import Subnetwork
 from raptr.train.callback import ProgressiveCallback
 
@@ -120,7 +121,7 @@ class FiniteCallback(TrainerCallback):  # type: ignore[misc]
         if not found:
             return True
         finite = torch.stack([torch.isfinite(value).all().to(found[0].device) for value in found]).all()
-        if dist.is_available() and dist.is_initialized():
+        if not alone():
             told = finite.to(torch.int32)
             dist.all_reduce(told, dist.ReduceOp.MIN)
             finite = told > 0
