@@ -5,7 +5,7 @@
 
 Each such part stands between two marks, `<!-- settings -->` and `<!-- /settings -->` for one, and nothing between
 them is written by hand. The settings come from the fields of the specs and their docstrings, the savings from plans,
-the measurements from those of docs/results.md (src/raptr/measured.json) and from benchmarks/results/methods.json;
+the measurements from those of docs/results.md (src/raptr/cli/measured.json) and from benchmarks/results/methods.json;
 without the latter they say that nothing was measured yet. A test fails when a page is not what this script would write.
 """
 
@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from raptr.cli.outlook import points
 from raptr.config.catalogue import SHAPE, STEPS, entries, smaller_share
 from raptr.config.methods import SETTINGS, SMALLER
-from raptr.measured import points
 from raptr.plan import METHODS, RaPTr, Schedule
 from raptr.plan.cost import layer_share, plan_cost
 from raptr.plan.methods import (
@@ -34,7 +34,7 @@ from raptr.plan.methods import (
     StochasticDepth,
     WidthRaPTr,
 )
-from raptr.report.units import count, decimal, duration, quantity, share
+from raptr.units import count, decimal, duration, quantity, share
 
 ROOT = Path(__file__).parents[1]
 CARDS = ROOT / "docs" / "methods"

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from raptr.data.encoding import cores
+from raptr.data.tokens.encode_pool import cores
 from speed.cases import CPU, tiny
 from speed.choosing import choosing
 from speed.clock import Clock

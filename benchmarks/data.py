@@ -31,7 +31,7 @@ import torch
 
 from raptr.config import DataConfig, parse
 from raptr.data import prepare
-from raptr.data.builtin import read_builtin
+from raptr.data.text.builtin import read_builtin
 from raptr.train.environment import describe_environment
 from raptr.train.task import Task, prepare_task
 

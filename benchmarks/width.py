@@ -26,7 +26,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import raptr
-from raptr.plan.part import LayerPart
+from raptr.plan.layer_part import LayerPart
 from raptr.plan.subnetwork import Subnetwork
 
 SHARES = (0.25, 0.5, 0.75, 1.0)

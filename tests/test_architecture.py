@@ -81,7 +81,7 @@ FORBIDDEN = [
     ("train", "raptr.compare"),
     ("train", "raptr.report"),
     ("train", "raptr.cli"),
-    ("train", "raptr.terminal"),
+    ("train", "raptr.cli.show"),
     ("compare", "raptr.report"),
     ("compare", "raptr.cli"),
     ("report", "raptr.config"),

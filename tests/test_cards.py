@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from helpers.synthetic_runs import write_comparison
 from raptr.config.methods import SETTINGS
 from raptr.plan import METHODS
 from raptr.results import summarise
-from report.synthetic import write_comparison
 
 ROOT = Path(__file__).parents[1]
 CARDS = ROOT / "docs" / "methods"

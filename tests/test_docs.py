@@ -13,7 +13,7 @@ import yaml
 from transformers import LlamaForCausalLM
 
 import raptr
-from runs import TINY
+from helpers.runs import TINY
 
 DOCS = Path(__file__).parents[1] / "docs"
 EXTENDING = (DOCS / "extending.md").read_text(encoding="utf-8")

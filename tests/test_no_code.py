@@ -1,6 +1,6 @@
 """No code from data: what a config, a model, a tokenizer or a dataset holds is read, and never run.
 
-Checkpoints have a file of their own, tests/train/test_unpickled.py; unsafe YAML is in tests/test_config.py, and what a
+Checkpoints have a file of their own, tests/train/resume/test_safe_load.py; unsafe YAML is in tests/config/test_config.py, and what a
 report shows in tests/report/test_page.py.
 """
 
@@ -15,21 +15,21 @@ import transformers
 import yaml
 
 import raptr
-from evil import BOTH, SCRIPT, Save, nothing_ran, pickled, ran, saved  # noqa: F401
+from helpers.evil import BOTH, SCRIPT, Save, nothing_ran, pickled, ran, saved  # noqa: F401
+from helpers.runs import TINY, run, tiny
 from raptr.config import parse
 from raptr.data import load_tokenizer
 from raptr.errors import RaptrError
-from raptr.train.build import build_model, build_model_config
+from raptr.train.setup.model import build_model, build_model_config
 from raptr.train.task import prepare_task
-from runs import TINY, run, tiny
 
 ROOT = Path(raptr.__file__).parent
 # The source
 
 
-PROCESSES = "data/encoding.py"  # talks to processes that it has started itself, through pipes
+PROCESSES = "data/tokens/encode_pool.py"  # talks to processes that it has started itself, through pipes
 LOADER = "config/yaml.py"  # derived from yaml.SafeLoader, see test_the_loader_of_configs_is_a_safe_one
-LISTS = "train/plain.py"  # makes the classes of a list of tensors and no others, see tests/train/test_unpickled.py
+LISTS = "train/resume/safe_load.py"  # makes the classes of a list of tensors and no others, see tests/train/resume/test_safe_load.py
 
 
 ALWAYS = {

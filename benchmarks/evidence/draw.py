@@ -27,11 +27,11 @@ from store import missing
 
 from raptr.report import write_report
 from raptr.report.table import verdict_kind
-from raptr.report.units import count, decimal, quantity, share, share_interval
 from raptr.results import read_folder
 from raptr.results.folder import Comparison as Found
 from raptr.results.folder import Method
 from raptr.results.statistics import mean, t_interval
+from raptr.units import count, decimal, quantity, share, share_interval
 
 ROOT = Path(__file__).parents[2]
 STORED = Path(__file__).parent / "stored"

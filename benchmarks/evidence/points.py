@@ -1,4 +1,4 @@
-"""What `raptr plan` knows of a gain: every method of every finished comparison, as src/raptr/measured.json has it."""
+"""What `raptr plan` knows of a gain: every method of every finished comparison, as src/raptr/cli/measured.json has it."""
 
 import json
 from collections.abc import Iterator

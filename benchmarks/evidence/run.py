@@ -23,7 +23,7 @@ import torch
 from questions import Comparison, comparisons
 from store import bring_back, keep, missing
 
-from raptr.data.encoding import cores
+from raptr.data.tokens.encode_pool import cores
 
 STORED = Path(__file__).parent / "stored"
 

@@ -19,8 +19,8 @@ from transformers import get_linear_schedule_with_warmup
 
 from raptr.config import RunConfig, parse
 from raptr.model import attach_head
-from raptr.train.build import build_model
 from raptr.train.engine import train
+from raptr.train.setup.model import build_model
 from raptr.train.task import Task, prepare_task, with_config
 from speed.cases import RATE, Case
 from speed.clock import ratios, spread

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from helpers.runs import metrics, tiny
 from raptr.compare import compare
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.plan import METHODS, plan_cost
 from raptr.results import summarise
 from raptr.train.task import prepare_task, smaller_task
-from runs import metrics, tiny
 from train.test_methods import GROWING, MODEL
 
 BERT = {

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from helpers.runs import contents, metrics, tiny
 from raptr.compare import compare, steps_of
 from raptr.compare.jobs import _run_task
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.results.statistics import mean, t_interval
 from raptr.train.task import prepare_task
-from runs import contents, metrics, tiny
 
 METHODS = ("full", "raptr")
 

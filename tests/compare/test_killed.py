@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-import started
+from helpers import started
+from helpers.runs import metrics, timeless, tiny
 from raptr.config import dump
-from runs import metrics, timeless, tiny
 
 # Dropout, so that the state of the generators matters; a checkpoint every second step.
 CONFIG = tiny(

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from helpers.runs import contents, metrics, tiny
 from raptr.compare import compare
 from raptr.config import load
 from raptr.errors import RaptrError
 from raptr.train.task import prepare_task
-from runs import contents, metrics, tiny
 
 NAMES = ["full-seed0", "raptr-seed0", "full-seed1", "raptr-seed1"]
 RATES = {"training.learning_rate": [1e-4, 3e-2]}

@@ -11,15 +11,15 @@ import pytest
 import torch
 from rich.console import Console
 
-import started
+from helpers import started
+from helpers.runs import metrics, timeless, tiny
 from raptr.compare import compare
 from raptr.compare.gpus import gpus_of
 from raptr.compare.workers import side_by_side, workers_of
 from raptr.config import dump
-from raptr.data.encoding import cores
+from raptr.data.tokens.encode_pool import cores
 from raptr.errors import STOPPED, RaptrError
-from raptr.train.stop import Stop
-from runs import metrics, timeless, tiny
+from raptr.train.callbacks.stop import Stop
 
 RUNS = ("full-seed0", "raptr-seed0", "full-seed1", "raptr-seed1")
 STEPS = 100

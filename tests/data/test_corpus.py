@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from raptr.config import DataConfig
-from raptr.data import TrainingData, open_source, prepare, store
+from raptr.data import TrainingData, open_source, prepare
 from raptr.data import corpus as corpora
+from raptr.data.tokens import store
 from raptr.errors import RaptrError
 
 

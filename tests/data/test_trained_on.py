@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from data.test_real_text import DATA
+from helpers.runs import metrics, run, tiny
 from raptr.errors import RaptrError
 from raptr.train.task import prepare_task
-from runs import metrics, run, tiny
 
 SHARDS = DATA / "pretrain"
 real = pytest.mark.skipif(not SHARDS.is_dir(), reason="set RAPTR_TEST_DATA to the folder of the test data")

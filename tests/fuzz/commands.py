@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
+from helpers.runs import TINY
 from raptr.config.methods import SETTINGS
 from raptr.config.schema import RunConfig
-from runs import TINY
 
 GUARD = ("data.source=missing.txt", "data.source=missing.txt")
 """Twice, since an option that lacks its value takes the first for it."""

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from fuzz import damage
-from raptr.data.kinds import train_kind
-from runs import TINY
+from helpers.runs import TINY
+from raptr.data.tokens.train_tokenizer import train_kind
 
 SMALL: dict[str, Any] = {
     **TINY,

@@ -10,7 +10,7 @@ import pytest
 
 from fuzz import damage, files, running
 from fuzz.commands import GUARD
-from raptr.ending import shortened
+from raptr.cli.exit_codes import shortened
 from raptr.plan.shape import MOST_LAYERS
 
 DIGITS = "9" * 400

@@ -17,7 +17,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from model.ranks import begin, leave, wrapped
+from helpers.ranks import begin, leave, wrapped
 from raptr import Copy, RaptrError, Subnetwork, attach
 
 STEPS = 5

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.debug import CommDebugMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from model.ranks import begin, leave, wrapped
+from helpers.ranks import begin, leave, wrapped
 from raptr import Copy, Subnetwork, attach
 from raptr.plan.methods import LateExpansion
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from model.ranks import begin, leave, wrapped
+from helpers.ranks import begin, leave, wrapped
 from raptr import RaPTr, attach
 
 STEPS = 9

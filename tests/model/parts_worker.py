@@ -19,11 +19,11 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from model.ranks import begin, leave, wrapped
+from helpers.ranks import begin, leave, wrapped
 from raptr import Subnetwork, attach
-from raptr.model import part as part_room
+from raptr.model.gate import partial_layer as part_room
 from raptr.plan import Copy
-from raptr.plan.part import LayerPart, SequenceKey
+from raptr.plan.layer_part import LayerPart, SequenceKey
 
 STEPS = 5
 MICROS = 2

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from started import Started
+from helpers.started import Started
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 

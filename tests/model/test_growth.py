@@ -16,7 +16,7 @@ from transformers import GPTNeoConfig, GPTNeoForCausalLM
 import raptr
 from raptr import RaptrError
 from raptr.plan import Copy, Stage, Subnetwork
-from raptr.plan.part import LayerPart
+from raptr.plan.layer_part import LayerPart
 from reference.families import BERT, GPT2, HUGGING_FACE, LLAMA, MLP, T5_ENCODER, Family
 from reference.script import Script
 from reference.snapshot import left_alone

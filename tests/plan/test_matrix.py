@@ -241,7 +241,7 @@ def test_a_budget_finds_a_number_of_steps(case: Case) -> None:
         assert steps < 482
 
 
-# Statistics. Every test below has a false-alarm rate below 1e-6: see tests/plan/test_statistics.py.
+# Statistics. Every test below has a false-alarm rate below 1e-6: see tests/plan/methods/test_statistics.py.
 
 RUN = 2400
 BATCH = 40

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.refusals import refused
 from raptr.errors import RaptrError
 from raptr.plan import (
     LayerCosts,
@@ -40,7 +41,6 @@ from raptr.plan.methods import (
     WidthRaPTr,
 )
 from reference.methods import two_stacks
-from refusals import refused
 
 TWELVE = ModelShape.of(layers=12)
 WIDE = ModelShape.of(layers=12, heads=4, neurons=16)

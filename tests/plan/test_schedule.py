@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from helpers.refusals import refused
 from raptr.errors import RaptrError
 from raptr.plan import Full, LayerCosts, ModelShape, RaPTr, Schedule, StackShape, plan_cost
-from refusals import refused
 
 TWELVE = ModelShape.of(layers=12)
 

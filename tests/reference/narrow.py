@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raptr.plan.part import LayerPart
+from raptr.plan.layer_part import LayerPart
 from raptr.plan.subnetwork import Subnetwork
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raptr.plan import Subnetwork
-from raptr.plan.part import LayerPart, SequenceKey
+from raptr.plan.layer_part import LayerPart, SequenceKey
 from reference.family import Family, Path
 from reference.shallow import expected_gradients
 

@@ -1,6 +1,6 @@
 """RaPTr written a second time, slowly: exact fractions, Philox in Python's own integers, sorted lists.
 
-Written from the docstrings of `Schedule`, `RaPTr` and `raptr.plan.draw` and from the paper of Philox
+Written from the docstrings of `Schedule`, `RaPTr` and `raptr.plan.rng` and from the paper of Philox
 (Salmon et al., SC 2011), without numpy.
 """
 

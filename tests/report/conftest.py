@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.synthetic_runs import write_comparison
 from raptr.report import write_report
-from report.synthetic import write_comparison
 
 
 @pytest.fixture(scope="session")

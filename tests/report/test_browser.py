@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers.browser import Page, chromium, find_chromium
+from helpers.html_page import page_of
+from helpers.synthetic_runs import METHODS, sweep_of, write_comparison, write_run
 from raptr.report.page import render
 from raptr.results import read_folder
-from report.browser import Page, chromium, find_chromium
-from report.html import page_of
-from report.synthetic import METHODS, sweep_of, write_comparison, write_run
 
 SHORT = {key: {**options, "steps": options["steps"] // 9} for key, options in METHODS.items()}
 WIDTHS = (1280, 390)

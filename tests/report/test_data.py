@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raptr.report import theme, units
+from helpers.synthetic_runs import METHODS, write_comparison, write_run
+from raptr import units
+from raptr.report import theme
 from raptr.report.curves import axis_of, mean_curve, place_of, smooth
 from raptr.report.figures.build import palette_of
 from raptr.report.figures.loss import LossRows, clamped, loss_rows
 from raptr.report.figures.paths import panels_of
-from raptr.report.paths import path_map
+from raptr.report.path_map import path_map
 from raptr.results.folder import read_folder
 from raptr.results.run import read_run
-from report.synthetic import METHODS, write_comparison, write_run
 
 
 def counted(folder: Path, width: int) -> dict[int, list[float]]:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from helpers.html_page import Page, intruders, page_of, parse
+from helpers.synthetic_runs import METHODS, write_comparison, write_run
 from raptr.errors import RaptrError
 from raptr.report import write_report
 from raptr.report.page import render
 from raptr.results.folder import read_folder
-from report.html import Page, intruders, page_of, parse
-from report.synthetic import METHODS, write_comparison, write_run
 
 SHORT = {key: {**options, "steps": options["steps"] // 9} for key, options in METHODS.items()}
 SCRIPTS = 3  # the page's own

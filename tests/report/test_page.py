@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from helpers.html_page import intruders, page_of, parse
+from helpers.synthetic_runs import METHODS, sweep_of, write_comparison, write_run
 from raptr.report import write_report
 from raptr.report.figures.build import palette_of, png_specs
 from raptr.report.figures.paths import panels_of
 from raptr.report.page import own_palette, shared_palette
-from raptr.report.sentence import verdict_sentence
+from raptr.report.verdict import verdict_sentence
 from raptr.results import summarise
 from raptr.results.folder import read_folder
-from report.html import intruders, page_of, parse
-from report.synthetic import METHODS, sweep_of, write_comparison, write_run
 
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)></style><!-- {{7*7}}\u2028</title>"
 SOME = ("final", "loss-total_flops-0", "end-seconds-0", "loss-tokens-0", "path-0", "path-1", "grad_norm", "speed")

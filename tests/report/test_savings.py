@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from helpers.synthetic_runs import METHODS, write_comparison
 from raptr.report.figures.build import palette_of
 from raptr.report.figures.common import Data
 from raptr.report.figures.intervals import interval_chart, saving_points
 from raptr.report.notes import saving_note
-from raptr.report.sentence import verdict_sentence
 from raptr.report.table import saving_table
+from raptr.report.verdict import verdict_sentence
 from raptr.results.equal_loss import Ends
 from raptr.results.folder import Comparison, read_folder
 from raptr.results.summary import summary_of
-from report.synthetic import METHODS, write_comparison
 
 SHORT = {key: {**options, "steps": 40} for key, options in METHODS.items()}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.synthetic_runs import write_run
 from raptr.results.equal_loss import FEWEST, Curve, curve_of, monotone, reaching, savings
 from raptr.results.run import read_run
-from report.synthetic import write_run
 
 Pairs = list[tuple[float, float]]
 

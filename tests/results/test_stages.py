@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.synthetic_runs import write_run
 from raptr.results.boundaries import boundaries, window_of
 from raptr.results.run import Run, read_run
 from raptr.results.speed import speeds
-from report.synthetic import write_run
 
 
 def lines(run: Run, kind: str) -> list[dict[str, float]]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from helpers.synthetic_runs import METHODS, sweep_of, write_comparison, write_run
 from raptr.errors import RaptrError
 from raptr.results import read_folder, summarise
-from report.synthetic import METHODS, sweep_of, write_comparison, write_run
 
 SHORT = {key: {**options, "steps": options["steps"] // 9} for key, options in METHODS.items()}
 

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
+from helpers.runs import contents, metrics, run, tiny
 from raptr.config import load
 from raptr.errors import RaptrError
 from raptr.plan import RaPTr, plan_cost
 from raptr.report import write_report
-from raptr.train.build import build_model
-from raptr.train.folder import claim_folder
+from raptr.rundir.paths import claim_folder
+from raptr.train.setup.model import build_model
 from raptr.train.task import prepare_task
-from runs import contents, metrics, run, tiny
 
 
 @pytest.fixture(scope="module")

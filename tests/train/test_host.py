@@ -6,8 +6,8 @@ import pytest
 import transformers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from raptr.train.arguments import build_arguments
-from runs import metrics, run, tiny
+from helpers.runs import metrics, run, tiny
+from raptr.train.setup.arguments import build_arguments
 
 
 def test_the_trainers_estimate_of_flops_is_neither_made_nor_reported(

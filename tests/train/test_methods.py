@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.runs import TINY, metrics, run, tiny
 from raptr import Subnetwork, attach
 from raptr.config import SETTINGS, SMALLER, RunConfig
 from raptr.plan import METHODS, Full, LayerCosts, plan_cost, trained_part
-from raptr.train.build import build_model
-from raptr.train.metrics import layer_flops
+from raptr.train.callbacks.metrics import layer_flops
+from raptr.train.setup.model import build_model
 from raptr.train.task import prepare_task
-from runs import TINY, metrics, run, tiny
-from train.test_resume import interrupted, same_end
+from train.resume.test_resume import interrupted, same_end
 
 LAYERS = 4
 MODEL = {

@@ -35,7 +35,7 @@ def steps_of(method: Method, task: Task, budget: Budget, costs: LayerCosts, trai
         method: whose steps are asked for.
         task: the comparison's; its steps are those of full training.
         budget: what is held equal.
-        costs: of one step, in FLOPs or in seconds (`raptr.compare.clock.Clock.costs`).
+        costs: of one step, in FLOPs or in seconds (`raptr.compare.step_timing.Clock.costs`).
         trained: shape and costs of the model that this method trains, where it is not the task's.
 
     Raises:

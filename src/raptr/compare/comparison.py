@@ -11,17 +11,17 @@ from raptr.compare import sweep
 from raptr.compare.budget import NOTES, Budget
 from raptr.compare.gpus import gpus_of, showing
 from raptr.compare.jobs import Comparison, Job
-from raptr.compare.planned import ALL, Asked, on_the_clock, planned
+from raptr.compare.request import ALL, Asked, on_the_clock, planned
 from raptr.compare.workers import side_by_side, train_all, workers_of
 from raptr.config import RunConfig
 from raptr.config.yaml import write_yaml
 from raptr.data.progress import say_preparing
 from raptr.errors import RaptrError
+from raptr.messages import hint
 from raptr.results import summarise
-from raptr.train.folder import claim_folder, read_result, write_json
-from raptr.train.hint import hint
+from raptr.rundir.paths import claim_folder, read_result, write_json
+from raptr.train.callbacks.stop import Stop
 from raptr.train.ranks import world_size
-from raptr.train.stop import Stop
 
 _ALWAYS = (
     "The learning-rate schedule of each method is stretched to its own number of steps.",

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from raptr.compare.gpus import showing
 from raptr.compare.jobs import Job
-from raptr.compare.planned import Asked, on_the_clock, planned
+from raptr.compare.request import Asked, on_the_clock, planned
 from raptr.compare.sweep import Values
-from raptr.data.encoding import cores
+from raptr.data.tokens.encode_pool import cores
 from raptr.errors import STOPPED, RaptrError, Stopped
+from raptr.train.callbacks.stop import Stop
 from raptr.train.engine import train
-from raptr.train.stop import Stop
 
 
 def train_all(

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from raptr.config.methods import SETTINGS, SMALLER
-from raptr.config.near import did_you_mean
 from raptr.errors import RaptrError
+from raptr.messages import did_you_mean
 from raptr.plan import METHODS, ModelShape, RaPTr
 from raptr.plan.cost import layer_share
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
-from raptr.config.rule import Rule, parse_rule
-from raptr.config.section import SECTION, Name
+from raptr.config.base import SECTION, Name
+from raptr.config.filter_rule import Rule, parse_rule
 from raptr.errors import RaptrError
 
 BUILTIN = "builtin:python"
@@ -52,7 +52,7 @@ class SourceConfig(_Section):
         files: paths or glob patterns, for a builder or inside a dataset.
         streaming: read while it is fetched, instead of fetching the whole split first.
         text: the column that holds the text.
-        filter: rules, all of which a record must meet, see `raptr.config.rule.parse_rule`.
+        filter: rules, all of which a record must meet, see `raptr.config.filter_rule.parse_rule`.
         min_chars: shorter documents are left out.
         max_chars: longer documents are left out.
         max_bytes: the limit on the text, in bytes of UTF-8.

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from raptr.config.section import SECTION, Name
+from raptr.config.base import SECTION, Name
 from raptr.errors import RaptrError
 from raptr.objectives import KNOWN, UL2, Denoiser
 from raptr.objectives.denoiser import Mode

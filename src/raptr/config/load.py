@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from raptr.config.explain import explained
 from raptr.config.methods import SETTINGS, SMALLER
-from raptr.config.near import did_you_mean
 from raptr.config.schema import RunConfig
+from raptr.config.validation_errors import explained
 from raptr.config.yaml import read_yaml, write_yaml
 from raptr.errors import RaptrError
+from raptr.messages import did_you_mean
 from raptr.plan import Method
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 
-from raptr.config.section import SECTION
+from raptr.config.base import SECTION
 from raptr.plan import METHODS, Full, Method, Schedule, TransitionLR
 
 Inactive = Literal["freeze", "zero"]

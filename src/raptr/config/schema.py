@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
+from raptr.config.base import SECTION, Name
 from raptr.config.data import DataConfig
 from raptr.config.denoising import DenoisingConfig
 from raptr.config.methods import SETTINGS, AnySettings, MethodSettings
-from raptr.config.near import did_you_mean
-from raptr.config.section import SECTION, Name
 from raptr.errors import RaptrError
+from raptr.messages import did_you_mean
 from raptr.plan import Method
 
 

@@ -6,17 +6,17 @@ gives a tokenizer, ``prepare`` does both for every source and stores the tokens,
 makes the batch.
 """
 
-from raptr.data.collate import Collator, WindowCollator
 from raptr.data.corpus import Corpus, prepare
-from raptr.data.mixture import Mixture, mix, order
-from raptr.data.omitted import Omitted
-from raptr.data.samples import Item, TrainingData, ValidationData
-from raptr.data.sequences import Sequences
-from raptr.data.sources import Counts, Source, open_source
-from raptr.data.store import TokenStore
-from raptr.data.tokenizer import load_tokenizer, parallel_tokenizers, train_tokenizer, vocabulary
-from raptr.data.windows import STRETCH, Turns, WindowData, WindowValidation, turns_of
-from raptr.data.words import continuations
+from raptr.data.samples.collate import Collator, WindowCollator
+from raptr.data.samples.datasets import Item, TrainingData, ValidationData
+from raptr.data.samples.mixture import Mixture, mix, order
+from raptr.data.samples.sequences import Sequences
+from raptr.data.samples.windows import STRETCH, Turns, WindowData, WindowValidation, turns_of
+from raptr.data.text.skipped import Omitted
+from raptr.data.text.sources import Counts, Source, open_source
+from raptr.data.tokens.store import TokenStore
+from raptr.data.tokens.tokenizer import load_tokenizer, parallel_tokenizers, train_tokenizer, vocabulary
+from raptr.data.tokens.word_starts import continuations
 
 __all__ = [
     "STRETCH",

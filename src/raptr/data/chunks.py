@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from raptr.data.encoding import Texts
-from raptr.data.pieces import pieces
-from raptr.data.sources import SPLITS, Split
+from raptr.data.text.sources import SPLITS, Split
+from raptr.data.tokens.encode_pool import Texts
+from raptr.data.tokens.split_text import pieces
 
 CHUNK = 1_000_000
 """Characters that are encoded together; tokens do not depend on it."""

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raptr.config import DataConfig
-from raptr.data.kinds import NAMES, train_kind
-from raptr.data.mixture import Mixture, mix
-from raptr.data.sequences import Sequences
-from raptr.data.shared import Shared, report, said_of, shared_documents
-from raptr.data.sources import SPLITS, Source, open_source
-from raptr.data.store import TokenStore, store_tokens
-from raptr.data.tokenizer import SAMPLE_BYTES, TokenizerSpec, identity, load_tokenizer
+from raptr.data.samples.mixture import Mixture, mix
+from raptr.data.samples.sequences import Sequences
+from raptr.data.text.overlap import Shared, report, said_of, shared_documents
+from raptr.data.text.sources import SPLITS, Source, open_source
+from raptr.data.tokens.store import TokenStore, store_tokens
+from raptr.data.tokens.tokenizer import SAMPLE_BYTES, TokenizerSpec, identity, load_tokenizer
+from raptr.data.tokens.train_tokenizer import NAMES, train_kind
 from raptr.errors import RaptrError
 
 if TYPE_CHECKING:

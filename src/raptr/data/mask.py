@@ -3,7 +3,7 @@
 import copy
 from typing import TYPE_CHECKING
 
-from raptr.data.tokenizer import MASK
+from raptr.data.tokens.tokenizer import MASK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -4,11 +4,11 @@
 """
 
 from raptr.model.attach import AttachedModel, attach
-from raptr.model.check import Layers, find_layers
+from raptr.model.discovery.layers import Layers, find_layers
 from raptr.model.flops import CONVENTION, count_flops
-from raptr.model.head import AttachedHead, attach_head, find_head
 from raptr.model.inspect import Inspection, inspect_model
-from raptr.model.possible import check_plan
+from raptr.model.masked_head import AttachedHead, attach_head, find_head
+from raptr.model.plan_check import check_plan
 from raptr.model.stacks import Blocks, Stack, find_stacks, shape_of
 
 __all__ = [

@@ -9,18 +9,18 @@ import torch
 from torch import nn
 
 from raptr.errors import RaptrError
-from raptr.model.agreement import EVERY, Agreement
-from raptr.model.boundaries import Boundaries
-from raptr.model.check import Layers, find_layers
-from raptr.model.depth import Gate, Selection, gate_of, is_topmost, put_gates, take_gate
+from raptr.model.boundary_copies import Boundaries
+from raptr.model.discovery.layers import Layers, find_layers
+from raptr.model.discovery.meta_twin import Inputs
 from raptr.model.flops import flops_of
-from raptr.model.narrow import Widths
+from raptr.model.gate.gate import Gate, Selection, gate_of, is_topmost, put_gates, take_gate
+from raptr.model.memory_trial import nothing_happened
 from raptr.model.optimizer import Inactive, Prepared, create_state
-from raptr.model.possible import check_subnetwork
-from raptr.model.probe import nothing_happened
-from raptr.model.slices import FrozenSlices
+from raptr.model.plan_check import check_subnetwork
+from raptr.model.rank_check import EVERY, Agreement
 from raptr.model.stacks import Blocks
-from raptr.model.twin import Inputs
+from raptr.model.width.freeze import FrozenSlices
+from raptr.model.width.part_run import Widths
 from raptr.plan import LayerCosts, Subnetwork, Trainable
 from raptr.plan.protocol import lr_factor_of
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from raptr.errors import RaptrError
-from raptr.model.check import Layers
+from raptr.model.discovery.layers import Layers
 from raptr.model.optimizer import set_anew
 from raptr.plan import Copy
 

@@ -21,10 +21,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from raptr.errors import RaptrError
-from raptr.model.head import predicting
+from raptr.model.discovery.meta_twin import (
+    CannotRun,
+    Inputs,
+    attempts,
+    first_that_runs,
+    has_decoder_inputs,
+    takes_images,
+)
+from raptr.model.masked_head import predicting
 from raptr.model.stacks import Blocks, Stack, find_stacks, path_of
-from raptr.model.twin import CannotRun, Inputs, attempts, first_that_runs, has_decoder_inputs, takes_images
-from raptr.model.width import find_width
+from raptr.model.width.locate import find_width
 from raptr.plan import LayerCosts
 
 _aten = torch.ops.aten

@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from raptr.errors import RaptrError
-from raptr.model.check import find_layers
+from raptr.model.discovery.layers import find_layers
+from raptr.model.discovery.meta_twin import Inputs, longest_sequence, takes_images
 from raptr.model.flops import flops_of
 from raptr.model.stacks import Blocks, Stack, config_of, lists_of, side_of
-from raptr.model.twin import Inputs, longest_sequence, takes_images
 from raptr.plan import LayerCosts, ModelShape, RaPTr, plan_cost
 
 HALF_DEPTH = "50%-66.7%-83.3%-100%"

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from raptr.errors import RaptrError
-from raptr.model.depth import Gate
+from raptr.model.gate.gate import Gate
 from raptr.model.rate import ScaledRate
-from raptr.model.slices import FrozenSlices
+from raptr.model.width.freeze import FrozenSlices
 
 Inactive = Literal["freeze", "zero"]
 

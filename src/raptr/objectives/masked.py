@@ -12,7 +12,7 @@ import numpy.typing as npt
 from raptr.errors import RaptrError
 from raptr.objectives.protocol import Batch, Ints, checked
 from raptr.objectives.words import Bools, choose_words
-from raptr.plan import draw
+from raptr.plan import rng
 
 IGNORED = -100
 """The label of a position without loss: what Hugging Face's models and torch's cross-entropy skip."""
@@ -102,7 +102,7 @@ def masked(
         chosen = _choose(words[:, 0], maskable, count)
     else:
         chosen = choose_words(words[:, 0], maskable, _continuing(continues, vocab_size)[ids], count)
-    fate = draw.uniforms(words[:, 1])
+    fate = rng.uniforms(words[:, 1])
     to_mask = chosen & (fate < masked_share)
     to_random = chosen & ~to_mask & (fate < masked_share + random_share)
 
@@ -124,10 +124,10 @@ def most_predictions(length: int, rate: float) -> int:
     return max(1, round(rate * length))
 
 
-def _words(seed: int, epochs: Ints, indices: Ints, length: int) -> draw.Words:
+def _words(seed: int, epochs: Ints, indices: Ints, length: int) -> rng.Words:
     """The random words of every sequence, shape (B, 3, T)."""
     places = [(epoch, index, 0) for epoch, index in zip(epochs.tolist(), indices.tolist(), strict=True)]
-    return draw.table(seed, draw.MASKS, places, 3 * length).reshape(len(places), 3, length)
+    return rng.table(seed, rng.MASKS, places, 3 * length).reshape(len(places), 3, length)
 
 
 def _at_positions(labels: npt.NDArray[np.int64], chosen: Bools, predictions: int) -> Batch:
@@ -164,7 +164,7 @@ def _counts(maskable: Bools, rate: float, indices: Ints) -> npt.NDArray[np.int64
     return count
 
 
-def _choose(words: draw.Words, maskable: Bools, count: npt.NDArray[np.int64]) -> Bools:
+def _choose(words: rng.Words, maskable: Bools, count: npt.NDArray[np.int64]) -> Bools:
     """The k maskable positions of every sequence with the smallest words."""
     # Halved, every word of a maskable position is smaller than the one that stands for "never".
     order = np.argsort(np.where(maskable, words >> np.uint64(1), _NEVER), axis=1, kind="stable")
@@ -174,9 +174,9 @@ def _choose(words: draw.Words, maskable: Bools, count: npt.NDArray[np.int64]) ->
     return chosen
 
 
-def _ordinary(words: draw.Words, specials: npt.NDArray[np.int64], vocab_size: int) -> npt.NDArray[np.int64]:
+def _ordinary(words: rng.Words, specials: npt.NDArray[np.int64], vocab_size: int) -> npt.NDArray[np.int64]:
     """Ids drawn uniformly from the vocabulary without the (sorted) special ids."""
-    drawn = (draw.uniforms(words) * (vocab_size - len(specials))).astype(np.int64)
+    drawn = (rng.uniforms(words) * (vocab_size - len(specials))).astype(np.int64)
     # The r-th ordinary id is r plus the number of special ids below it.
     return drawn + np.searchsorted(specials - np.arange(len(specials)), drawn, side="right")
 

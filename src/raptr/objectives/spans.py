@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from raptr.objectives.forms import Example
 from raptr.objectives.protocol import Ints
-from raptr.plan import draw
+from raptr.plan import rng
 
 Int64s = npt.NDArray[np.int64]
 
@@ -42,13 +42,13 @@ def segment_lengths(example: Example, *, seed: int, epochs: Ints, indices: Ints,
         return lengths
     count = example.tokens - 2  # N - 1 places to cut the one, n - N - 1 to cut the other
     places = [(epoch, index, place) for epoch, index in zip(epochs.tolist(), indices.tolist(), strict=True)]
-    words = draw.halves(draw.table(seed, draw.SPANS, places, (count + 1) // 2))
+    words = rng.halves(rng.table(seed, rng.SPANS, places, (count + 1) // 2))
     lengths[:, 0::2] = _parts(words[:, example.noise - 1 : count], kept, example.spans)
     lengths[:, 1::2] = _parts(words[:, : example.noise - 1], example.noise, example.spans)
     return lengths
 
 
-def _parts(words: draw.Halves, total: int, parts: int) -> Int64s:
+def _parts(words: rng.Halves, total: int, parts: int) -> Int64s:
     """``total`` divided into ``parts`` at the places with the smallest words; shape (B, parts)."""
     cuts = np.empty((len(words), parts + 1), dtype=np.int64)
     cuts[:, 0], cuts[:, -1] = 0, total
@@ -59,7 +59,7 @@ def _parts(words: draw.Halves, total: int, parts: int) -> Int64s:
     return np.diff(cuts, axis=1)
 
 
-def _smallest(words: draw.Halves, count: int) -> Int64s:
+def _smallest(words: rng.Halves, count: int) -> Int64s:
     """The places of the ``count`` smallest words of every row, in rising order; shape (B, count)."""
     rows, size = words.shape
     most = np.partition(words, count - 1, axis=1)[:, count - 1 : count]

@@ -7,7 +7,7 @@ token ends it. What stands at the beginning of a sequence, or after a special to
 import numpy as np
 import numpy.typing as npt
 
-from raptr.plan.draw import Words
+from raptr.plan.rng import Words
 
 Bools = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from raptr.errors import RaptrError
-from raptr.plan.part import WHOLE, LayerPart, all_whole, rises
+from raptr.plan.layer_part import WHOLE, LayerPart, all_whole, rises
 from raptr.plan.shape import ModelShape
 
 Parts = tuple[Sequence[LayerPart], ...]

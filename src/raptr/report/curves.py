@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from raptr.report.units import prefix_of, time_unit
+from raptr.results.active_loss import trained_loss
 from raptr.results.metrics import Floats
 from raptr.results.run import Run
-from raptr.results.trained import trained_loss
+from raptr.units import prefix_of, time_unit
 
 POINTS = 200
 SMOOTHING = 40  # the smoothing window is this fraction of the run

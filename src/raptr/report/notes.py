@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from raptr.report.figures.boundaries import boundaries_of
 from raptr.report.figures.common import CROWD
 from raptr.report.figures.paths import Panel
-from raptr.report.known import Source
-from raptr.report.sentence import budget_text
+from raptr.report.recorded_paths import Source
 from raptr.report.table import values_text
+from raptr.report.verdict import budget_text
+from raptr.results.active_loss import grows
 from raptr.results.boundaries import SHARE
 from raptr.results.equal_loss import FEWEST, RESAMPLES
 from raptr.results.folder import Comparison, Method
 from raptr.results.run import SMALLER
-from raptr.results.trained import grows
 
 MANY = 10  # seeds: with fewer, the bootstrap's intervals are clearly too short
 COVERAGE = "in simulations 75% with 3 seeds, 83% with 5 and 89% with 10"

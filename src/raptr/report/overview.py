@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from raptr.report import units
+from raptr import units
 from raptr.report.figures.common import Data, Palette
 from raptr.report.figures.intervals import Point, interval_chart
-from raptr.report.sentence import budget_text
 from raptr.report.table import Cell, Row, Table, difference_cell, loss_cell, saving_cell, verdict_kind
+from raptr.report.verdict import budget_text
 from raptr.results.folder import Comparison, Method
-from raptr.results.numbers import usable
 from raptr.results.outcome import final_loss
+from raptr.units import usable
 
 COLUMNS = (
     "Method",

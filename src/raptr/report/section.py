@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from raptr.report import notes, table, units
+from raptr import units
+from raptr.report import notes, table
 from raptr.report.figures.build import AXES, SAVED, Spec, panel_title, sources_of
 from raptr.report.figures.common import CROWD
 from raptr.report.figures.paths import Panel, compact
 from raptr.report.figures.training import QUANTITIES
-from raptr.report.sentence import verdict_sentence
+from raptr.report.verdict import verdict_sentence
 from raptr.results.folder import Comparison
 from raptr.results.run import Run
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raptr.report import units
+from raptr import units
 from raptr.report.figures.boundaries import boundaries_of
 from raptr.report.figures.speed import speeds_of
 from raptr.results.equal_loss import Measure

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raptr.results.active_loss import trained_loss
 from raptr.results.metrics import Floats, Records
 from raptr.results.run import Run
 from raptr.results.statistics import Interval, mean, t_interval
-from raptr.results.trained import trained_loss
 
 SHARE = 0.02  # of the run: the window on either side of a boundary
 

@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from raptr.results.active_loss import full_loss, of_part
 from raptr.results.metrics import Floats
 from raptr.results.run import Run
-from raptr.results.trained import full_loss, of_part
 
 Measure = Literal["total_flops", "seconds"]
 Ends = tuple[float, float | None]

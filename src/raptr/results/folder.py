@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raptr.errors import RaptrError
-from raptr.results.agreement import disagreements, trouble
+from raptr.results.comparability import disagreements, trouble
 from raptr.results.outcome import Outcome, outcome_of
 from raptr.results.run import Run, read_json, read_run, read_text
 from raptr.results.sweep import Sweep, read_sweep

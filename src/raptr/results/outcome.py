@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from raptr.results.equal_loss import Measure, Saving, curve_of, savings
 from raptr.results.metrics import COUNTERS
-from raptr.results.numbers import usable
 from raptr.results.run import Run
 from raptr.results.statistics import Interval, mean, t_interval, verdict
+from raptr.units import usable
 
 COSTS = ("steps", "tokens", "epochs", "layer_flops", "total_flops", "seconds")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from raptr.errors import RaptrError
-from raptr.results.numbers import usable
 from raptr.results.run import read_json
+from raptr.units import usable
 
 FILE = "sweep.json"
 

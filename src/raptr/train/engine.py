@@ -11,10 +11,19 @@ from rich.console import Console
 
 from raptr.config import SMALLER, RunConfig, dump
 from raptr.errors import RaptrError, Stopped
-from raptr.train.attention import check_attention
-from raptr.train.build import build_model
+from raptr.lock import locked
+from raptr.rundir.paths import Result, check_folder, read_result, recorded, write_json, write_text
 from raptr.train.callback import ProgressiveCallback
-from raptr.train.changes import (
+from raptr.train.callbacks.metrics import MetricsCallback
+from raptr.train.callbacks.nonfinite import Diverged, FiniteCallback
+from raptr.train.callbacks.progress_bar import ProgressCallback
+from raptr.train.callbacks.stop import Stop, StopCallback
+from raptr.train.collect_run_info import facts_of, label_of, result_of, result_of_diverged
+from raptr.train.hf.fsdp import check_tied
+from raptr.train.hf.trainer import CHECKPOINTS, ProbeCallback, make_trainer
+from raptr.train.ranks import check_alike, engine_of, from_main, is_main
+from raptr.train.resume.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints
+from raptr.train.resume.config_diff import (
     CONFIG,
     FACTS,
     Change,
@@ -24,21 +33,12 @@ from raptr.train.changes import (
     longer,
     refuse,
 )
-from raptr.train.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints
-from raptr.train.facts import facts_of, label_of, result_of, result_of_diverged
-from raptr.train.finite import Diverged, FiniteCallback
-from raptr.train.folder import Result, check_folder, read_result, recorded, write_json, write_text
-from raptr.train.lock import locked
-from raptr.train.metrics import MetricsCallback
-from raptr.train.own import own_settings
-from raptr.train.plain import tensors_only
-from raptr.train.progress import ProgressCallback
-from raptr.train.ranks import check_alike, engine_of, from_main, is_main
-from raptr.train.sharding import check_tied
-from raptr.train.stop import Stop, StopCallback
+from raptr.train.resume.safe_load import tensors_only
+from raptr.train.setup.attention_check import check_attention
+from raptr.train.setup.model import build_model
+from raptr.train.setup.own import own_settings
+from raptr.train.setup.special_tokens import said_of
 from raptr.train.task import Task, own_task
-from raptr.train.tokens import said_of
-from raptr.train.trainer import CHECKPOINTS, ProbeCallback, make_trainer
 
 
 def train(
@@ -68,7 +68,7 @@ def train(
         stop: when to stop early; by default on SIGINT and SIGTERM, which are heard while the model is trained.
         keep_diverged: whether a run that stops because too many updates were no numbers is a finished one, with
             a validation loss that is none.
-        allowed: what may be another than when the run in the folder was begun, see `raptr.train.changes.refuse`.
+        allowed: what may be another than when the run in the folder was begun, see `raptr.train.resume.config_diff.refuse`.
 
     Returns:
         The content of ``result.json``.

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from accelerate.utils import DistributedType
 
 from raptr.errors import RaptrError
-from raptr.model.agreement import gather_objects
+from raptr.model.rank_check import gather_objects
 
 T = TypeVar("T")
 

@@ -23,19 +23,19 @@ from raptr.data import (
     prepare,
     vocabulary,
 )
-from raptr.data.windows import BLOCK
+from raptr.data.samples.windows import BLOCK
 from raptr.errors import RaptrError
 from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, Method, ModelShape, Plan, plan_cost
 from raptr.plan.schedule import MOST_STEPS
-from raptr.train.arguments import batch_of, build_arguments, rows_of
-from raptr.train.build import SPECIAL_TOKENS, build_model, build_model_config
-from raptr.train.denoising import Denoised, denoise, denoising_costs
-from raptr.train.head import predictions_of
-from raptr.train.metrics import MicroStep
-from raptr.train.smaller import is_to_shrink, smaller_config
-from raptr.train.tokens import check_room, marked, vocabulary_of
+from raptr.train.callbacks.metrics import MicroStep
+from raptr.train.setup.arguments import batch_of, build_arguments, rows_of
+from raptr.train.setup.denoising_windows import Denoised, denoise, denoising_costs
+from raptr.train.setup.model import SPECIAL_TOKENS, build_model, build_model_config
+from raptr.train.setup.predictions import predictions_of
+from raptr.train.setup.smaller_model import is_to_shrink, smaller_config
+from raptr.train.setup.special_tokens import check_room, marked, vocabulary_of
 
 _VALIDATION_SEED = 0
 """Every run masks the validation text alike, whatever its seed, so that losses compare."""

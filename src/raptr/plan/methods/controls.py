@@ -3,8 +3,8 @@
 from dataclasses import KW_ONLY, dataclass
 
 from raptr.errors import RaptrError
-from raptr.plan.methods.paths import PathPlan, bind_paths, check_sizes
-from raptr.plan.methods.spec import (
+from raptr.plan.boundary_lr import TransitionLR
+from raptr.plan.methods.checks import (
     FALLING,
     Redraw,
     Sampler,
@@ -15,9 +15,9 @@ from raptr.plan.methods.spec import (
     check_drawn,
     check_transition,
 )
+from raptr.plan.methods.path_plan import PathPlan, bind_paths, check_sizes
 from raptr.plan.schedule import Schedule
 from raptr.plan.shape import ModelShape
-from raptr.plan.transition import TransitionLR
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from raptr.plan.methods.rates import Depths, RatePlan, bind_rates
-from raptr.plan.methods.spec import Inverse, Redraw, as_layers, check_choice, check_drawn, check_share
+from raptr.plan.methods.checks import Inverse, Redraw, as_layers, check_choice, check_drawn, check_share
+from raptr.plan.methods.rate_plan import Depths, RatePlan, bind_rates
 from raptr.plan.shape import ModelShape
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from raptr.errors import RaptrError
-from raptr.plan.methods.growth import GrowthPlan, Paths, Sources, bind_growth, prefixes, stages_around
-from raptr.plan.methods.spec import check_choice, check_count, check_share, check_transition
+from raptr.plan.boundary_lr import TransitionLR
+from raptr.plan.methods.checks import check_choice, check_count, check_share, check_transition
+from raptr.plan.methods.growth_plan import GrowthPlan, Paths, Sources, bind_growth, prefixes, stages_around
 from raptr.plan.methods.stacking import State
 from raptr.plan.shape import ModelShape, StackShape
-from raptr.plan.transition import TransitionLR
 
 New = Literal["copy", "fresh", "silent"]
 """What new layers are: copies, their own initial values, or those with their output projections zeroed."""

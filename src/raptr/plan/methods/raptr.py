@@ -5,8 +5,8 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from raptr.errors import RaptrError
-from raptr.plan.methods.paths import Kept, PathPlan, bind_paths, check_sizes
-from raptr.plan.methods.spec import (
+from raptr.plan.boundary_lr import TransitionLR
+from raptr.plan.methods.checks import (
     HALF_DEPTH,
     Redraw,
     Sampler,
@@ -17,9 +17,9 @@ from raptr.plan.methods.spec import (
     check_drawn,
     check_transition,
 )
+from raptr.plan.methods.path_plan import Kept, PathPlan, bind_paths, check_sizes
 from raptr.plan.schedule import Schedule
 from raptr.plan.shape import ModelShape
-from raptr.plan.transition import TransitionLR
 
 Fixed = tuple[int, ...] | tuple[tuple[int, ...], ...]
 """Layers that are always kept; or one such tuple for each stage."""
@@ -30,7 +30,7 @@ class RaPTr:
     """Progressive subnetwork training by depth: random paths, longer from stage to stage, at last the whole model.
 
     One path is drawn per step and used by the whole batch; stacks draw independently. The rules by which
-    layers are drawn and scaled are those of `raptr.plan.methods.paths.PathPlan`.
+    layers are drawn and scaled are those of `raptr.plan.methods.path_plan.PathPlan`.
 
     Args:
         schedule: a `Schedule`, or its sizes as text, "6-8-10-12" or "50%-75%-100%".

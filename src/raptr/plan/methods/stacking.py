@@ -7,7 +7,9 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from raptr.errors import RaptrError
-from raptr.plan.methods.growth import (
+from raptr.plan.boundary_lr import TransitionLR
+from raptr.plan.methods.checks import as_schedule, check_choice, check_count, check_share, check_transition
+from raptr.plan.methods.growth_plan import (
     GrowthPlan,
     Paths,
     Sources,
@@ -16,10 +18,8 @@ from raptr.plan.methods.growth import (
     prefixes,
     stages_around,
 )
-from raptr.plan.methods.spec import as_schedule, check_choice, check_count, check_share, check_transition
 from raptr.plan.schedule import Schedule
 from raptr.plan.shape import ModelShape, StackShape
-from raptr.plan.transition import TransitionLR
 
 State = Literal["copy", "reset"]
 """What new layers begin with: the optimizer state of the layers they are copied from, or none."""

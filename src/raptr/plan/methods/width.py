@@ -7,10 +7,10 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from raptr.errors import RaptrError
-from raptr.plan import draw
-from raptr.plan.methods.paths import PathPlan
-from raptr.plan.methods.raptr import RaPTr
-from raptr.plan.methods.spec import (
+from raptr.plan import rng
+from raptr.plan.boundary_lr import TransitionLR
+from raptr.plan.layer_part import LayerPart
+from raptr.plan.methods.checks import (
     HALF_DEPTH,
     Redraw,
     Scaling,
@@ -20,12 +20,12 @@ from raptr.plan.methods.spec import (
     check_drawn,
     check_transition,
 )
-from raptr.plan.part import LayerPart
+from raptr.plan.methods.path_plan import PathPlan
+from raptr.plan.methods.raptr import RaPTr
 from raptr.plan.protocol import Keep, Width
 from raptr.plan.schedule import Schedule, Stage, nearest, stage_number_at
 from raptr.plan.shape import ModelShape
 from raptr.plan.subnetwork import Copy, Subnetwork
-from raptr.plan.transition import TransitionLR
 
 Narrowed = Literal["both", "heads", "neurons"]
 """What is drawn: attention heads, MLP neurons, or both."""
@@ -77,7 +77,7 @@ class WidthPlan:
             return path
         place = (step, micro if self.redraw == "micro_step" else 0)
         parts = tuple(
-            tuple(self._narrow(k, i, part, (*place, draw.pair(i, layer))) for layer, part in path.kept(i))
+            tuple(self._narrow(k, i, part, (*place, rng.pair(i, layer))) for layer, part in path.kept(i))
             for i in range(len(self.shape.stacks))
         )
         return Subnetwork(path.layers, parts)
@@ -114,14 +114,14 @@ class WidthPlan:
         (heads, all_heads), (neurons, all_neurons) = self._counts(k, i)
         return LayerPart(
             scale=part.scale,
-            heads=self._chosen(draw.HEADS, place, heads, all_heads),
-            neurons=self._chosen(draw.NEURONS, place, neurons, all_neurons),
+            heads=self._chosen(rng.HEADS, place, heads, all_heads),
+            neurons=self._chosen(rng.NEURONS, place, neurons, all_neurons),
             head_scale=self._scale(heads, all_heads),
             neuron_scale=self._scale(neurons, all_neurons),
         )
 
     def _chosen(self, purpose: int, place: tuple[int, int, int], kept: int, count: int) -> tuple[int, ...] | None:
-        return draw.subset(draw.words(self.seed, purpose, place, count), kept) if kept < count else None
+        return rng.subset(rng.words(self.seed, purpose, place, count), kept) if kept < count else None
 
     def _scale(self, kept: int, count: int) -> float:
         if self.scaling == "none" or kept == count:

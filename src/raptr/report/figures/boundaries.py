@@ -6,11 +6,11 @@ import altair as alt
 import numpy as np
 
 from raptr.report.figures.common import CROWD, Data, Palette, Row, chart_of, colour, dash, layered, rounded, switchable
-from raptr.report.units import layers
 from raptr.results.boundaries import Boundary, boundaries, mean_loss
 from raptr.results.folder import Comparison, Method
 from raptr.results.metrics import Floats
 from raptr.results.run import Run
+from raptr.units import layers
 
 AROUND = 0.05  # of the run, on either side
 POINTS = 30  # on either side

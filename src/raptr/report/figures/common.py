@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from raptr.report import theme
-from raptr.results.numbers import usable
+from raptr.units import usable
 
 Row = dict[str, Any]
 SHOWN = "shown"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import altair as alt
 
 from raptr.report.figures.common import Data, Palette, Row, colour, layered, rounded
-from raptr.report.units import interval as interval_text
-from raptr.report.units import share_interval
 from raptr.results.equal_loss import Ends, Measure
 from raptr.results.folder import Comparison
+from raptr.units import interval as interval_text
+from raptr.units import share_interval
 
 ROW = 42  # pixels
 

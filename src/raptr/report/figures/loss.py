@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import altair as alt
 import numpy as np
 
-from raptr.report import units
+from raptr import units
 from raptr.report.curves import Axis, Mean, drawn, mean_curve, place_of, thin
 from raptr.report.figures.common import (
     CROWD,
@@ -24,10 +24,10 @@ from raptr.report.figures.common import (
     unless_crowded,
     value_axis,
 )
+from raptr.results.active_loss import full_loss, grows, of_part, trained_loss
 from raptr.results.folder import Comparison, Method
 from raptr.results.metrics import Floats
 from raptr.results.run import Run
-from raptr.results.trained import full_loss, grows, of_part, trained_loss
 
 END = 2 / 3  # the second chart starts at this fraction of the axis
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import altair as alt
 
 from raptr.report.figures.common import Data, Row, layered, rounded
-from raptr.report.known import Known, Source, known_paths
-from raptr.report.paths import PathMap, path_map
-from raptr.report.units import layers as sizes_text
+from raptr.report.path_map import PathMap, path_map
+from raptr.report.recorded_paths import Known, Source, known_paths
 from raptr.results.folder import Comparison, Method
 from raptr.results.run import Run
+from raptr.units import layers as sizes_text
 
 TICK_EVERY = ((12, 1), (26, 2), (52, 4), (100, 8))
 MANY = 6  # with more panels, each is low

@@ -3,9 +3,9 @@
 import altair as alt
 
 from raptr.report.figures.common import Data, Row, layered, rounded
-from raptr.report.units import layers, quantity, time_unit
 from raptr.results.folder import Comparison, Method
 from raptr.results.speed import StageSpeed, speeds
+from raptr.units import layers, quantity, time_unit
 
 ROW = 46  # pixels
 LABEL = 44  # pixels that the speed of a stage takes

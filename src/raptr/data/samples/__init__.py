@@ -1,0 +1,1 @@
+"""Token stores -> training samples: sequences, mixtures, windows, batches."""

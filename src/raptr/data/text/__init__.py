@@ -1,0 +1,1 @@
+"""Sources -> documents: files, tables, Hub data sets, and the text that is on every machine."""

@@ -1,0 +1,1 @@
+"""Documents -> tokens on disk: tokenizers, parallel encoding, the token store."""

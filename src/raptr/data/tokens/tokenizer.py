@@ -1,0 +1,266 @@
+"""Tokenizers: a byte-level BPE trained on the text itself, or one that exists."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raptr.data.progress import progress
+from raptr.data.tokens.published import EXPECTED, load_vocabulary
+from raptr.data.tokens.split_text import in_words, pieces
+from raptr.errors import RaptrError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+END, PAD, MASK = SPECIALS = ("<|endoftext|>", "<|pad|>", "<|mask|>")
+SMALLEST = 256 + len(SPECIALS)
+SAMPLE_BYTES = 20_000_000
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """A tokenizer that is made when it is needed.
+
+    Args:
+        name: as it is described.
+        identity: all that decides which tokens a text becomes, as one string.
+        make: loads or trains it.
+    """
+
+    name: str
+    identity: str
+    make: "Callable[[], PreTrainedTokenizerBase]"
+
+
+_ROLES = {
+    "eos_token": ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>"),
+    "sep_token": ("[SEP]",),
+    "mask_token": ("<|mask|>", "[MASK]", "<mask>"),
+    "pad_token": ("<|pad|>", "[PAD]", "<pad>"),
+}
+"""What the special tokens of a bare tokenizer.json, which does not say so, are taken for."""
+
+
+def train_tokenizer(
+    documents: Iterable[str], vocab_size: int, *, sample_bytes: int = SAMPLE_BYTES
+) -> "PreTrainedTokenizerFast":
+    """Train a byte-level BPE on the first ``sample_bytes`` of the documents.
+
+    The vocabulary is ``<|endoftext|>`` (end and beginning), ``<|pad|>``, ``<|mask|>``, the 256 bytes, and
+    merges of pairs that occur at least twice. Every text is encoded without loss. The same documents
+    give the same tokenizer.
+
+    Args:
+        documents: the text; read from the start until there is enough.
+        vocab_size: how many entries, at least 259.
+        sample_bytes: how much of the text, in bytes of UTF-8.
+
+    Returns:
+        A Hugging Face tokenizer with ``vocab_size`` entries.
+
+    Raises:
+        RaptrError: ``vocab_size`` is too small, or larger than the text has entries for.
+
+    Example:
+        >>> tokenizer = train_tokenizer(["low lower lowest"] * 9, 262)
+        >>> tokenizer.decode(tokenizer("lowest")["input_ids"])
+        'lowest'
+
+    Source:
+        Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", arXiv 1508.07909;
+        on bytes: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019).
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if vocab_size < SMALLEST:
+        raise RaptrError(
+            f"a vocabulary of {vocab_size} entries was asked for; a byte-level BPE needs at least {SMALLEST} (256 "
+            f"bytes and {', '.join(SPECIALS)})."
+        )
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    with progress("Training the tokenizer", sample_bytes) as advance, parallel_tokenizers():
+        bpe.train_from_iterator(sample(documents, sample_bytes, advance), trainer)
+    if bpe.get_vocab_size() != vocab_size:
+        raise RaptrError(
+            f"a vocabulary of {vocab_size} entries was asked for, but the text has only enough repetition for "
+            f"{bpe.get_vocab_size()}; give more text or ask for at most that many."
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token=END,
+        bos_token=END,
+        pad_token=PAD,
+        mask_token=MASK,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def load_tokenizer(spec: str) -> "PreTrainedTokenizerBase":
+    """Load a tokenizer from a folder, a tokenizer.json, a published vocabulary, or by its name on the Hugging Face Hub.
+
+    A bare tokenizer.json does not say what its special tokens are for: the usual names are looked for
+    (``</s>``, ``<|endoftext|>``, ``[SEP]``, ``[MASK]``, ``[PAD]`` and the like). Of vocabularies, see
+    `raptr.data.tokens.published.load_vocabulary`. Code from the Hub is never
+    run.
+
+    Args:
+        spec: the path of a folder, a tokenizer.json or a vocabulary, or a name like "bert-base-uncased".
+
+    Returns:
+        A Hugging Face tokenizer with an end-of-sequence token or a separator.
+
+    Raises:
+        RaptrError: there is no such tokenizer, it cannot be loaded, or it has neither token.
+    """
+    from transformers import AutoTokenizer
+
+    path = Path(spec).expanduser()
+    if not path.exists() and (path.is_absolute() or spec.startswith((".", "~"))):
+        raise RaptrError(f"tokenizer {spec!r}: there is no such file or folder; {_EXPECTED}.")
+    try:
+        if path.is_file():
+            tokenizer = _from_file(path)
+        else:
+            where = str(path) if path.is_dir() else spec
+            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    except RaptrError:
+        raise
+    except Exception as error:  # whatever transformers, the Hub's client or a broken file raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RaptrError(f"tokenizer {spec!r} cannot be loaded: {reason} Here, {_EXPECTED}.") from error
+    separator(tokenizer, spec)
+    return tokenizer
+
+
+_EXPECTED = "give the path of a tokenizer's folder, tokenizer.json or vocabulary, or its name on the Hugging Face Hub"
+
+
+def _from_file(path: Path) -> "PreTrainedTokenizerBase":
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    published = load_vocabulary(path)
+    if published is not None:
+        return published
+    if path.suffix != ".json":
+        raise RaptrError(
+            f"tokenizer {str(path)!r} is a file that is not a tokenizer.json; {_EXPECTED}. A vocabulary is {EXPECTED}."
+        )
+    tokenizer = Tokenizer.from_file(str(path))
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    found = {role: [name for name in names if name in special] for role, names in _ROLES.items()}
+    roles = {role: names[0] for role, names in found.items() if names}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **roles)
+
+
+def separator(tokenizer: "PreTrainedTokenizerBase", name: str = "this tokenizer") -> int:
+    """The id that ends a document: the end-of-sequence token's, else the separator's."""
+    for token in (tokenizer.eos_token_id, tokenizer.sep_token_id):
+        if token is not None:
+            return int(token)
+    raise RaptrError(
+        f"tokenizer {name!r} has neither an end-of-sequence token nor a separator, so documents cannot be told "
+        f"apart; set its eos_token. Its special tokens: {', '.join(tokenizer.all_special_tokens) or 'none'}."
+    )
+
+
+def vocabulary(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """How many rows a model's embedding needs: one more than the largest id."""
+    return int(max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1))
+
+
+Encode = Callable[[list[str]], list[list[int]]]
+
+
+def encoder(tokenizer: "PreTrainedTokenizerBase") -> Encode:
+    """A function from texts to their tokens: nothing is added, cut, padded, or read as a special token.
+
+    A text that says "<|endoftext|>" is encoded as these characters: a document cannot end, or mask,
+    anything by what stands in it. The function can be pickled.
+    """
+    return _Fast(_copy(tokenizer).to_str()) if tokenizer.is_fast else partial(_slow, tokenizer)
+
+
+def _slow(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
+    options = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False}
+    return [tokenizer(text, **options)["input_ids"] for text in texts]
+
+
+class _Fast:
+    """An encoder that another process can make from its rules alone, without transformers."""
+
+    def __init__(self, rules: str) -> None:
+        self._rules, self._plain = rules, _plain(rules)
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Fast, (self._rules,)
+
+
+def identity(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """All that decides which tokens a text becomes, as one string."""
+    rules = _copy(tokenizer).to_str() if tokenizer.is_fast else repr(sorted(tokenizer.get_vocab().items()))
+    return f"{type(tokenizer).__name__}\n{separator(tokenizer)}\n{rules}"
+
+
+def _copy(tokenizer: "PreTrainedTokenizerBase") -> Any:
+    return _plain(tokenizer.backend_tokenizer.to_str())
+
+
+def _plain(rules: str) -> Any:
+    from tokenizers import Tokenizer
+
+    plain = Tokenizer.from_str(rules)
+    plain.no_truncation()
+    plain.no_padding()
+    plain.encode_special_tokens = True
+    return plain
+
+
+@contextmanager
+def parallel_tokenizers() -> Iterator[None]:
+    """Let the tokenizers library use its threads here, and not in processes forked later.
+
+    Older versions of it print a warning at every fork (a DataLoader's workers) after threads were used,
+    unless TOKENIZERS_PARALLELISM is set, and threads do not survive a fork in any version. A value the
+    user has set is left alone.
+    """
+    if os.environ.get("TOKENIZERS_PARALLELISM", _OURS.get("set")) != _OURS.get("set"):
+        yield
+        return
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    try:
+        yield
+    finally:
+        os.environ["TOKENIZERS_PARALLELISM"] = _OURS["set"] = "false"
+
+
+_OURS: dict[str, str] = {}
+
+
+def sample(documents: Iterable[str], limit: int, advance: Callable[[int], None] = lambda size: None) -> Iterator[str]:
+    """The first ``limit`` bytes of the documents, as texts that a trainer has memory and time for."""
+    for document in documents:
+        content = document.encode("utf8")[:limit]
+        for piece, _ in pieces(content.decode("utf8", errors="ignore")):
+            yield from in_words(piece)
+        advance(len(content))
+        limit -= len(content)
+        if not limit:
+            return

@@ -1,0 +1,1 @@
+"""The gate that skips a layer, or runs it in part."""

@@ -1,0 +1,176 @@
+"""The gate: how a layer is skipped.
+
+A block's class is swapped for a subclass of the same name whose ``__call__`` returns the hidden
+states at once when the layer is not part of the subnetwork. Nothing is wrapped and nothing is
+renamed, so parameter names, ``state_dict``, ``isinstance`` and auto-wrap policies that match class
+names go on working. The gate stands before every hook, so that what hangs on a block (FSDP2's
+gathering, checkpointing, a compiled graph) is not touched when the block is skipped.
+"""
+
+import copyreg
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from raptr.model.gate.outputs import Returns, Signature
+from raptr.model.gate.partial_layer import run_in_part
+from raptr.model.gate.unsupported import refuse_cache, refuse_recording
+from raptr.plan.layer_part import WHOLE, LayerPart, all_whole
+
+_GATE = "_raptr_gate"
+
+
+class Selection:
+    """What runs of a stack. Its gates share it, so that a step sets it for all of them at once.
+
+    Attributes:
+        layers: the kept ones, rising.
+        parts: what each of them runs of itself; nothing where all are whole.
+        forced: whether this also holds in evaluation.
+        whole: whether every layer runs, and all of itself.
+        ran: the layers that ran with gradients since the last optimizer step.
+        evaluated: those of them that ran whole because they are in evaluation mode, though less was selected.
+    """
+
+    __slots__ = ("_all", "_kept", "_places", "evaluated", "forced", "layers", "parts", "ran", "whole")
+
+    def __init__(self, layers: int) -> None:
+        self._all = range(layers)
+        self.ran: set[int] = set()
+        self.evaluated: set[int] = set()
+        self.keep(tuple(self._all))
+
+    def keep(self, layers: Sequence[int], parts: Sequence[LayerPart] = (), *, forced: bool = False) -> None:
+        """Run these layers, and of each what its part says."""
+        self.layers, self.parts, self.forced = layers, parts, forced
+        self._kept = frozenset(layers)
+        self._places: dict[int, int] | None = None  # of the kept layers' parts; made when one is asked for
+        self.whole = len(layers) == len(self._all) and all_whole(parts)
+
+    def part(self, layer: int) -> LayerPart | None:
+        """What a layer runs of itself; None for nothing."""
+        if layer not in self._kept:
+            return None
+        if not self.parts:
+            return WHOLE
+        if self._places is None:
+            self._places = dict(zip(self.layers, self._all, strict=False))
+        return self.parts[self._places[layer]]
+
+
+@dataclass(slots=True, eq=False)
+class Gate:
+    """What one layer asks when it is called.
+
+    Attributes:
+        signature: of the block's forward.
+        returns: shared by the blocks of a stack.
+        selection: what runs of the stack.
+        layer: its number in the stack.
+        required: whether the layer makes what others need; its return value is then no pattern for theirs.
+    """
+
+    signature: Signature
+    returns: Returns
+    selection: Selection
+    layer: int
+    required: bool = False
+
+    @property
+    def ran(self) -> bool:
+        """Whether the layer ran with gradients since the last optimizer step."""
+        return self.layer in self.selection.ran
+
+
+def gate_of(block: nn.Module) -> Gate | None:
+    """The block's gate, or None for an ordinary block."""
+    return block.__dict__.get(_GATE)
+
+
+def put_gates(blocks: Sequence[nn.Module], returns: Returns, required: Collection[int]) -> Selection:
+    """Swap the class of every block of a stack for its gated subclass.
+
+    Args:
+        blocks: of the stack.
+        returns: what they return.
+        required: the numbers of those that make what others need.
+    """
+    selection = Selection(len(blocks))
+    for layer, block in enumerate(blocks):
+        gate = Gate(Signature.of(block), returns, selection, layer, layer in required)
+        block.__dict__[_GATE] = gate
+        original: Any = type(block)
+        block.__class__ = _gated(original)
+    return selection
+
+
+def take_gate(block: nn.Module) -> None:
+    """Give the block its own class back."""
+    block.__class__ = _ungated(type(block))
+    del block.__dict__[_GATE]
+
+
+def is_topmost(block: nn.Module) -> bool:
+    """Whether the gated class is the block's own, and not hidden under a later class swap (FSDP2's)."""
+    return "_raptr_original" in type(block).__dict__
+
+
+@cache
+def _gated(original: Any) -> Any:
+    """The gated subclass of a block's class: the same name, the same module, two methods more."""
+
+    def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        gate: Gate = self.__dict__[_GATE]
+        returns, selection, layer = gate.returns, gate.selection, gate.layer
+        run = super(gated, self).__call__
+        applies = self.training or selection.forced
+        if applies and layer == 0 and not selection.whole:  # the first layer checks the call for all
+            refuse_recording(returns.stack)
+        part = selection.part(layer) if applies else WHOLE
+        if part is not None:
+            if torch.is_grad_enabled():
+                selection.ran.add(layer)
+                if not applies and not selection.whole:
+                    selection.evaluated.add(layer)
+            if part.scale != 1 or part.sequences is not None:
+                signature, required = gate.signature, gate.required
+                return run_in_part(run, part, returns, signature, args, kwargs, layer=layer, required=required)
+            output = run(*args, **kwargs)
+            if applies and not gate.required:
+                returns.learn(output, gate.signature, args, kwargs)
+            return output
+        if layer == 0:
+            refuse_cache(returns.stack, (*args, *kwargs.values()))
+        hidden = gate.signature.states(returns.stack, args, kwargs)
+        if returns.pattern is None and returns.made is None:
+            # No block of the stack has run yet: run this one once, to see what it returns.
+            devices = [hidden.device] if hidden.device.type == "cuda" else []
+            with torch.no_grad(), torch.random.fork_rng(devices):
+                returns.learn(run(*args, **kwargs), gate.signature, args, kwargs)
+        return returns.supply(hidden, args, kwargs)
+
+    def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:
+        # deepcopy and pickle come here: what they make is an ordinary, full, unattached block.
+        _, _, state, *rest = super(gated, self).__reduce_ex__(protocol)
+        state = {name: value for name, value in state.items() if name != _GATE}
+        return (copyreg._reconstructor, (original, object, None), state, *rest)  # type: ignore[attr-defined]
+
+    body = {
+        "__call__": __call__,
+        "__reduce_ex__": __reduce_ex__,
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+        "_raptr_original": original,
+    }
+    gated = type(original)(original.__name__, (original,), body)
+    return gated
+
+
+def _ungated(gated: type[nn.Module]) -> type[nn.Module]:
+    original: type[nn.Module] = gated.__dict__["_raptr_original"]
+    return original

@@ -1,0 +1,1 @@
+"""The format of a run folder: file names, atomic writes, checked reads."""

@@ -1,0 +1,1 @@
+"""Callbacks of a run: metrics, progress bar, non-finite updates, stopping."""

@@ -1,0 +1,314 @@
+"""What a run has done so far, and its record: metrics.jsonl, one JSON object a line, append-only."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from raptr.plan import LayerCosts, Plan
+from raptr.train.boundary import Boundaries
+from raptr.train.callback import ProgressiveCallback
+from raptr.train.callbacks.nonfinite import FiniteCallback
+from raptr.train.ranks import is_main
+
+ACTIVE = "_active"
+"""Ends the name of a validation that was measured with the part that was trained, not with the full model."""
+
+
+@dataclass
+class Progress:
+    """Running totals of a run.
+
+    Attributes:
+        tokens: tokens that were trained on.
+        layer_flops: FLOPs of the layers that really ran (forward and backward).
+        total_flops: the same with everything besides the layers.
+        seconds: wall clock of training, data loading included, validation and saving not.
+        loss: the training loss of the last step; None before the first.
+        eval_loss: the full model's last validation loss, the mean over validation sources; None before
+            the first.
+        eval_losses: the same by source.
+    """
+
+    tokens: int = 0
+    layer_flops: float = 0.0
+    total_flops: float = 0.0
+    seconds: float = 0.0
+    loss: float | None = None
+    eval_loss: float | None = None
+    eval_losses: dict[str, float] = field(default_factory=dict)
+
+    def totals(self) -> dict[str, float]:
+        """The totals under the names they have in metrics.jsonl."""
+        return {
+            "tokens": self.tokens,
+            "layer_flops": self.layer_flops,
+            "total_flops": self.total_flops,
+            "seconds": round(self.seconds, 4),
+        }
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON, in which a number that is not finite is null: a diverged run is still a readable one."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: finite(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(part) for part in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(content), indent=indent, allow_nan=False)
+
+
+def _mean(losses: Mapping[str, float]) -> float:
+    return sum(losses.values()) / len(losses)
+
+
+def _mean_of(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def _number(value: Any) -> Any:
+    """A loss that was not finite is null in a file."""
+    if isinstance(value, dict):
+        return {key: _number(part) for key, part in value.items()}
+    return math.nan if value is None else value
+
+
+class MicroStep(NamedTuple):
+    """What one micro-step does, where steps differ.
+
+    Attributes:
+        costs: FLOPs of a step of the whole batch, if all of its micro-steps were like this one.
+        tokens: of this micro-step.
+    """
+
+    costs: LayerCosts
+    tokens: int
+
+
+Work = Callable[[int, int], MicroStep]
+"""The work of a step and micro-step."""
+
+
+def layer_flops(
+    plan: Plan, step: int, costs: LayerCosts, micro_steps: int = 1, sequences: int | None = None, ranks: int = 1
+) -> float:
+    """The FLOPs of the layers that really run in a step, the mean over its micro-steps.
+
+    Args:
+        plan: of the run.
+        step: the step.
+        costs: of one step of the whole batch.
+        micro_steps: of one step.
+        sequences: of one micro-step of a rank, where layers run on some of them.
+        ranks: how many there are.
+    """
+    parts = [plan.subnetwork(step, micro) for micro in range(micro_steps)]
+    if len(set(parts)) == 1:
+        parts = parts[:1]
+    return sum(costs.of_layers(part, plan.shape, sequences, ranks) for part in parts) / len(parts)
+
+
+class MetricsCallback(TrainerCallback):  # type: ignore[misc]
+    """Writes metrics.jsonl, on rank 0, and keeps the totals, which are those of all ranks.
+
+    A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
+    loss, gradient norm and learning rate of this very step, how fast it was, the totals, and how many updates
+    were skipped so far where there are any (`FiniteCallback`). A line of kind "boundary" holds how much the loss
+    jumped where a stage began (`Boundaries`). A line of kind "eval" holds the validation loss of the full model
+    after that many steps: the mean over the validation sources, and where there are several, that of each.
+    While the full model holds layers that were never trained, the same of the part that was is beside it,
+    ``eval_loss_active``.
+
+    Args:
+        path: the file; started anew, unless the state of a checkpoint is restored.
+        progressive: knows the plan.
+        costs: FLOPs of one step of the whole batch.
+        tokens: tokens of one step.
+        validations: the names of the validation sources.
+        work: what each step really does, where steps differ; ``costs`` and ``tokens`` then are not used.
+        peak_flops: FLOPs per second that one device reaches at best; with it, lines have the utilisation "mfu".
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        progressive: ProgressiveCallback,
+        costs: LayerCosts,
+        tokens: float,
+        validations: Sequence[str],
+        work: Work | None = None,
+        peak_flops: float | None = None,
+    ) -> None:
+        self.progress = Progress()
+        self.finite: FiniteCallback | None = None
+        self._boundaries = Boundaries()
+        self._path = path
+        self._progressive = progressive
+        self._costs = costs
+        self._tokens = tokens
+        self._validations = tuple(validations)
+        self._work = work
+        self._peak_flops = peak_flops
+        self._speed: dict[str, float] = {}
+        self._measured: dict[str, float] = {}
+        self._measured_active: dict[str, float] = {}
+        self._mark = 0.0
+        self._bytes = 0
+
+    @property
+    def between_validations(self) -> bool:
+        """Whether some validation sources were measured and others not yet."""
+        return bool(self._measured or self._measured_active)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The totals and how much of the file belongs to them, for a checkpoint; the file is on disk then."""
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+        return {
+            "bytes": self._path.stat().st_size,
+            "progress": asdict(self.progress),
+            "losses": self._boundaries.losses,
+            "skipped": {} if self.finite is None else self.finite.snapshot(),
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's snapshot; what was recorded after it is cut off when training begins."""
+        self.progress = Progress(**{k: _number(v) for k, v in snapshot["progress"].items()})
+        self._bytes = snapshot["bytes"]
+        self._boundaries.losses = [_number(loss) for loss in snapshot["losses"]]
+        if self.finite is not None:
+            self.finite.restore(snapshot["skipped"])
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the file and the clock."""
+        if is_main():
+            self._path.touch()
+            os.truncate(self._path, self._bytes)
+        self._mark = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Add what the step did; ask for a validation after the last one."""
+        now = time.perf_counter()
+        plan = self._progressive.plan
+        assert plan is not None
+        step, micro_steps = state.global_step - 1, args.gradient_accumulation_steps
+        sequences, ranks = args.train_batch_size, args.world_size
+        if self._work is None:
+            layers = layer_flops(plan, step, self._costs, micro_steps, sequences, ranks)
+            other, tokens = self._costs.other, self._tokens
+        else:
+            done = [self._work(step, micro) for micro in range(micro_steps)]
+            parts = [plan.subnetwork(step, micro) for micro in range(micro_steps)]
+            layers = _mean_of(
+                one.costs.of_layers(part, plan.shape, sequences, ranks) for one, part in zip(done, parts, strict=True)
+            )
+            other, tokens = _mean_of(one.costs.other for one in done), sum(one.tokens for one in done)
+        self._speed = self._speed_of(now - self._mark, tokens, layers + other, args.world_size)
+        self.progress.seconds += now - self._mark
+        self.progress.tokens += int(tokens)
+        self.progress.layer_flops += layers
+        self.progress.total_flops += layers + other
+        self._mark = now
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the step's line."""
+        if logs is None or "loss" not in logs:
+            return
+        plan = self._progressive.plan
+        assert plan is not None
+        self.progress.loss = logs["loss"]
+        skipped = 0 if self.finite is None else self.finite.skipped.total
+        self._write(
+            {
+                "kind": "train",
+                "step": state.global_step,
+                "stage": plan.stages.index(plan.stage(state.global_step - 1)),
+                "layers": plan.subnetwork(state.global_step - 1).layers,
+                "loss": logs["loss"],
+                "grad_norm": logs.get("grad_norm"),
+                "learning_rate": logs["learning_rate"],
+                **({"skipped_updates": skipped} if skipped else {}),
+                **self.progress.totals(),
+                **self._speed,
+            }
+        )
+        jump = self._boundaries.add(plan, state.global_step - 1, logs["loss"])
+        if jump is not None:
+            self._write({"kind": "boundary", **jump})
+
+    def _speed_of(self, seconds: float, tokens: float, flops: float, devices: int) -> dict[str, float]:
+        """Tokens per second of a step, and the share of the devices' peak that its FLOPs are, where that is known."""
+        found = {"tokens_per_second": round(tokens / seconds, 1)}
+        if self._peak_flops is not None:
+            found["mfu"] = round(flops / (seconds * devices * self._peak_flops), 4)
+        return found
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the validation's line once every source was measured; its time does not count."""
+        assert metrics is not None
+        for name in self._validations:
+            for key, measured in ((name, self._measured), (f"{name}{ACTIVE}", self._measured_active)):
+                if f"eval_{key}_loss" in metrics:
+                    measured[name] = metrics[f"eval_{key}_loss"]
+        if len(self._measured) == len(self._validations):
+            self._write_evaluation(state.global_step)
+        self._mark = time.perf_counter()
+
+    def _write_evaluation(self, step: int) -> None:
+        plan = self._progressive.plan
+        assert plan is not None
+        losses, self._measured = self._measured, {}
+        active, self._measured_active = self._measured_active, {}
+        several = len(losses) > 1
+        self.progress.eval_losses = losses
+        self.progress.eval_loss = _mean(losses)
+        self._write(
+            {
+                "kind": "eval",
+                "step": step,
+                "stage": plan.stages.index(plan.stage(max(step - 1, 0))),
+                **self.progress.totals(),
+                "eval_loss": self.progress.eval_loss,
+                **({"eval_losses": losses} if several else {}),
+                **({"eval_loss_active": _mean(active)} if active else {}),
+                **({"eval_losses_active": active} if active and several else {}),
+            }
+        )
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Saving does not count either."""
+        self._mark = time.perf_counter()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if not is_main():
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(to_json(record) + "\n")

@@ -1,0 +1,1 @@
+"""Checkpoints, and the checks that a resumed run is the original one."""

@@ -1,0 +1,1 @@
+"""Model, arguments and data of a run, from its config."""

@@ -1,0 +1,58 @@
+"""The tokens that an objective needs, in a tokenizer that lacks them."""
+
+from typing import Any
+
+from raptr.config import DenoisingConfig, RunConfig
+from raptr.data import load_tokenizer, vocabulary
+from raptr.data.mask import with_mask
+from raptr.data.tokens.special import mark_names, with_marks
+from raptr.errors import RaptrError
+
+
+def marked(config: RunConfig, tokenizer: Any) -> tuple[Any, tuple[str, ...]]:
+    """The tokenizer with the tokens that the objective needs, and the names of what had to be added."""
+    if config.objective.name == "masked":
+        return with_mask(tokenizer)
+    if isinstance(config.objective, DenoisingConfig):
+        return with_marks(tokenizer, config.objective.sentinels, config.objective.mode_tokens)
+    return tokenizer, ()
+
+
+def vocabulary_of(config: RunConfig) -> int:
+    """How many tokens the tokenizer of a config has, with those of its objective; it is not trained."""
+    tokenizer = config.data.tokenizer
+    if not isinstance(tokenizer, int):
+        return vocabulary(marked(config, load_tokenizer(tokenizer))[0])
+    if isinstance(config.objective, DenoisingConfig):
+        return tokenizer + len(mark_names(config.objective.sentinels, config.objective.mode_tokens))
+    return tokenizer  # all kinds that are trained here have a mask token
+
+
+def check_room(config: RunConfig, model_config: Any, tokenizer: Any, added: tuple[str, ...]) -> None:
+    """Refuse pretrained weights whose embedding has no rows for what was added to their tokenizer.
+
+    Raises:
+        RaptrError: there are too few rows.
+    """
+    rows, needed = model_config.vocab_size, vocabulary(tokenizer)
+    if not added or rows >= needed:
+        return
+    lacks, advice = "no mask token, which the masked objective needs", "a tokenizer that has one"
+    if config.objective.name == "denoising":
+        lacks = f"not {len(added)} of the tokens that denoising needs ({_few(added)})"
+        advice = "weights that were made for them, a smaller objective.sentinels, objective.mode_tokens=false"
+    raise RaptrError(
+        f"tokenizer {config.data.tokenizer!r} has {lacks}, and the embedding of {config.model.from_pretrained!r} has "
+        f"{rows} rows, which cannot hold the {needed} tokens that there were with them; give {advice}, or fresh "
+        "weights (model.from_config)."
+    )
+
+
+def said_of(added: tuple[str, ...]) -> str:
+    """What is said of tokens that were added to a tokenizer."""
+    what = f"token {added[0]}" if len(added) == 1 else f"{len(added)} tokens ({_few(added)})"
+    return f"{what} added to the tokenizer, which lacked {'it' if len(added) == 1 else 'them'}"
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names if len(names) <= 5 else (*names[:2], "...", *names[-2:]))
