@@ -82,6 +82,12 @@ FORBIDDEN = [
     ("train", "raptr.report"),
     ("train", "raptr.cli"),
     ("train", "raptr.cli.show"),
+    ("rundir", "raptr.model"),
+    ("rundir", "raptr.train"),
+    ("rundir", "torch"),
+    ("units", "raptr.plan"),
+    ("messages", "raptr.config"),
+    ("lock", "raptr.train"),
     ("compare", "raptr.report"),
     ("compare", "raptr.cli"),
     ("report", "raptr.config"),
@@ -126,9 +132,11 @@ ALLOWED = [
 def _house(folder: Path, imports: list[tuple[str, str]]) -> None:
     """A package of raptr's rooms, empty except for the given imports, each in a module of its own."""
     package = folder / "raptr"
-    for room in [*ROOMS, "terminal", "listing", "ending", "options", "measured", "cli", "config", "errors"]:
+    for room in [*ROOMS, "errors", "messages", "units", "lock"]:
         (package / room).mkdir(parents=True, exist_ok=True)
         (package / room / "__init__.py").touch()
+    for file in (ROOT / "cli").glob("*.py"):
+        (package / "cli" / file.name).touch()
     (package / "__init__.py").touch()
     for number, (room, imported) in enumerate(imports):
         (package / room / f"m{number}.py").write_text(f"import {imported}\n")
@@ -177,7 +185,7 @@ LIGHT = {
     "raptr.config": HEAVY,
     "raptr.results": ["torch", "transformers", "accelerate", "datasets", "matplotlib", "altair", "pydantic", "yaml"],
     "raptr.report": ["torch", "transformers", "accelerate", "datasets", "matplotlib"],
-    "raptr.cli": ["torch", "transformers", "accelerate", "datasets", "matplotlib", "altair"],
+    "raptr.cli.app": ["torch", "transformers", "accelerate", "datasets", "matplotlib", "altair"],
 }
 
 

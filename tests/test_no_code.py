@@ -1,7 +1,7 @@
 """No code from data: what a config, a model, a tokenizer or a dataset holds is read, and never run.
 
-Checkpoints have a file of their own, tests/train/resume/test_safe_load.py; unsafe YAML is in tests/config/test_config.py, and what a
-report shows in tests/report/test_page.py.
+Checkpoints have a file of their own, tests/train/resume/test_safe_load.py; unsafe YAML is in
+tests/config/test_config.py, and what a report shows in tests/report/test_page.py.
 """
 
 import ast
@@ -29,7 +29,7 @@ ROOT = Path(raptr.__file__).parent
 
 PROCESSES = "data/tokens/encode_pool.py"  # talks to processes that it has started itself, through pipes
 LOADER = "config/yaml.py"  # derived from yaml.SafeLoader, see test_the_loader_of_configs_is_a_safe_one
-LISTS = "train/resume/safe_load.py"  # makes the classes of a list of tensors and no others, see tests/train/resume/test_safe_load.py
+LISTS = "train/resume/safe_load.py"  # makes the classes of a list of tensors and no others, see its tests
 
 
 ALWAYS = {

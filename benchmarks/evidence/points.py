@@ -1,4 +1,4 @@
-"""What `raptr plan` knows of a gain: every method of every finished comparison, as src/raptr/cli/measured.json has it."""
+"""Measured gains that `raptr plan` knows: all methods of finished comparisons, for src/raptr/cli/measured.json."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from raptr.config.yaml import read_yaml
 from raptr.results import read_folder
 from raptr.train.task import plan_run
 
-FILE = Path(__file__).parents[2] / "src" / "raptr" / "measured.json"
+FILE = Path(__file__).parents[2] / "src" / "raptr" / "cli" / "measured.json"
 
 
 def points(stored: Path) -> str:

@@ -2,7 +2,8 @@
 
 Of `metrics.jsonl` all evaluations and boundaries are kept, and of the training steps `LINES` evenly spaced ones: the
 curves of the validation loss are whole, those of the training loss coarse, and a report knows no jump at a boundary.
-Its map of paths is whole: the steps between are those of the plan, which config.yaml names (raptr.report.recorded_paths).
+Its map of paths is whole: the steps between are those of the plan, which config.yaml names
+(raptr.report.recorded_paths).
 """
 
 import json

@@ -30,7 +30,7 @@ _ROOMS = {
     "RaptrError": "raptr.errors",
 }
 
-_PACKAGES = ("compare", "config", "data", "model", "objectives", "plan", "report", "results", "train")
+_PACKAGES = ("cli", "compare", "config", "data", "model", "objectives", "plan", "report", "results", "rundir", "train")
 
 __all__ = [
     "AttachedModel",

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from raptr.config import DataConfig, RunConfig, dump, load, parse, presets
-from raptr.config.shelf import preset_entry
+from raptr.config.catalogue import preset_entry
 from raptr.errors import RaptrError
 from raptr.plan import METHODS, Full, ModelShape, RaPTr, Schedule
 
@@ -465,7 +465,7 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_CPU, (6, 6))
 resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 from raptr.config import dump, load
-from raptr.config.shelf import preset_entry
+from raptr.config.catalogue import preset_entry
 from raptr.errors import RaptrError
 try:
     dump(load(sys.argv[1]))

@@ -10,7 +10,7 @@ import pytest
 
 from raptr import cli
 from raptr.config import load, presets
-from raptr.config.shelf import preset_entry, preset_text
+from raptr.config.catalogue import preset_entry, preset_text
 from raptr.model import Inspection
 from raptr.plan import plan_cost
 from raptr.train.inspect_name import inspect_name

@@ -141,13 +141,13 @@ def presets(
 ) -> None:
     """List the presets (models with their recipes), or print the file of one, with the source of every value."""
     from raptr.cli import show_lists
-    from raptr.config import shelf
+    from raptr.config import catalogue
     from raptr.config.load import presets as names
 
     if name is None:
-        show_lists.show_presets(_console(), [shelf.preset_entry(name) for name in names()])
+        show_lists.show_presets(_console(), [catalogue.preset_entry(name) for name in names()])
     else:
-        print(shelf.preset_text(name), end="")
+        print(catalogue.preset_text(name), end="")
 
 
 @app.command()

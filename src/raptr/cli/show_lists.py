@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from raptr.config.catalogue import SHAPE, STEPS, Entry
-from raptr.config.shelf import Preset
+from raptr.config.catalogue import SHAPE, STEPS, Entry, Preset
 
 
 def show_methods(console: Console, entries: Sequence[Entry]) -> None:

@@ -22,8 +22,8 @@ from raptr.rundir.paths import recorded, write_json
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.environment import describe_environment
 from raptr.train.hf.trainer import make_trainer
+from raptr.train.setup.arguments import own_settings
 from raptr.train.setup.model import build_model
-from raptr.train.setup.own import own_settings
 from raptr.train.task import Task
 
 FILE = "clock.json"

@@ -1,4 +1,4 @@
-"""The methods as they are listed and described: a line each, what they are expected to cost, and their cards.
+"""Methods and presets as they are listed: a line each, the expected cost of a method, and its card.
 
 A card is a page of docs/methods. The wheel holds them as ``raptr/cards``; a source tree has them where they are
 written.
@@ -12,7 +12,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from raptr.config.load import load, presets
 from raptr.config.methods import SETTINGS, SMALLER
+from raptr.config.schema import RunConfig
 from raptr.errors import RaptrError
 from raptr.messages import did_you_mean
 from raptr.plan import METHODS, ModelShape, RaPTr
@@ -23,6 +25,8 @@ SHAPE = ModelShape.of(layers=12, heads=12, neurons=3072)
 
 STEPS = 10_000
 """The run's; only methods whose rule counts steps depend on it (PLD)."""
+
+_COUNT = re.compile(r"^# Parameters: ([\d,]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,3 +93,72 @@ def _folders() -> tuple[Traversable, ...]:
     package = resources.files("raptr")
     sources = (Path(str(package)).parents[1] / "docs" / "methods",) if isinstance(package, Path) else ()
     return (package / "cards", *sources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A preset as it is listed.
+
+    Attributes:
+        name: on the command line.
+        architecture: of transformers.
+        parameters: how many the model has, as its file says (a test builds the model and compares).
+        layers: of each stack.
+        objective: what is predicted.
+        method: the method that is trained unless another is asked for, with its schedule.
+    """
+
+    name: str
+    architecture: str
+    parameters: int
+    layers: tuple[int, ...]
+    objective: str
+    method: str
+
+
+def preset_text(name: str) -> str:
+    """A preset's file.
+
+    Raises:
+        RaptrError: there is no such preset.
+    """
+    if name not in presets():
+        raise RaptrError(f"preset {name!r} is not known; there are: {', '.join(presets())}.")
+    return (resources.files("raptr") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def preset_entry(name: str) -> Preset:
+    """A preset's line.
+
+    Raises:
+        RaptrError: there is no such preset.
+
+    Example:
+        >>> preset_entry("bert-large").layers
+        (24,)
+    """
+    found, config = _COUNT.search(preset_text(name)), load(name)
+    assert found is not None, f"{name}.yaml says how many parameters its model has"
+    return Preset(
+        name=name,
+        architecture=str(config.model.architecture),
+        parameters=int(found[1].replace(",", "")),
+        layers=_layers(config),
+        objective=config.objective.name,
+        method=_method(config),
+    )
+
+
+def _layers(config: RunConfig) -> tuple[int, ...]:
+    values = config.model.config
+    if "num_hidden_layers" in values:
+        return (values["num_hidden_layers"],)
+    return (values["num_layers"], values["num_decoder_layers"])  # encoder and decoder
+
+
+def _method(config: RunConfig) -> str:
+    values = config.settings(config.method).model_dump()
+    words = [config.method, values.get("schedule"), values.get("lengths")]
+    if values.get("warmup"):
+        words.append(f"after a warm-up of {values['warmup']}")
+    return " ".join(str(word) for word in words if word is not None)

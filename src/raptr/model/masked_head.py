@@ -8,8 +8,9 @@ gathers the hidden states (B, T, D) -> (B, K, D) before anything is multiplied. 
 that DDP and FSDP2 see what they always see; losses of Hugging Face's models flatten logits and labels, so that with
 labels of shape (B, K) they are the same sum over the same positions.
 
-As for layers (`raptr.model.gate.gate`) this is a swap of two classes for subclasses of the same name: nothing is wrapped or
-renamed, and a copied or pickled model is an ordinary one. Without ``masked_positions`` the model does what it did.
+As for layers (`raptr.model.gate.gate`) this is a swap of two classes for subclasses of the same name: nothing is
+wrapped or renamed, and a copied or pickled model is an ordinary one. Without ``masked_positions`` the model does what
+it did.
 """
 
 import copyreg

@@ -2,7 +2,8 @@
 
 A stack is an `nn.ModuleList` whose elements are the layers. For a Hugging Face model it is found by
 the number of layers in the configuration of the model that the list is in, an encoder's and a decoder's each
-by its own; for any other module the user names it. `raptr.model.discovery.verify` then checks that these are the layers.
+by its own; for any other module the user names it. `raptr.model.discovery.verify` then checks that these are the
+layers.
 """
 
 import sys

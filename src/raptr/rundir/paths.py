@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from raptr.errors import RaptrError
-from raptr.train.callbacks.metrics import to_json
 
 Result = dict[str, Any]
 """What a finished run did: steps, tokens, epochs, FLOPs, seconds, updates that were not made, the full model's last
@@ -23,6 +22,19 @@ NUMBERS = ("steps", "tokens", "epochs", "layer_flops", "total_flops", "seconds",
 
 _KINDS = {"config.yaml": "run", "comparison.yaml": "comparison"}
 """What a folder with such a file holds."""
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON, in which a number that is not finite is null: a diverged run is still a readable one."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: finite(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(part) for part in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(content), indent=indent, allow_nan=False)
 
 
 @contextmanager

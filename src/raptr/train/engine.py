@@ -34,9 +34,9 @@ from raptr.train.resume.config_diff import (
     refuse,
 )
 from raptr.train.resume.safe_load import tensors_only
+from raptr.train.setup.arguments import own_settings
 from raptr.train.setup.attention_check import check_attention
 from raptr.train.setup.model import build_model
-from raptr.train.setup.own import own_settings
 from raptr.train.setup.special_tokens import said_of
 from raptr.train.task import Task, own_task
 
@@ -68,7 +68,8 @@ def train(
         stop: when to stop early; by default on SIGINT and SIGTERM, which are heard while the model is trained.
         keep_diverged: whether a run that stops because too many updates were no numbers is a finished one, with
             a validation loss that is none.
-        allowed: what may be another than when the run in the folder was begun, see `raptr.train.resume.config_diff.refuse`.
+        allowed: what may be another than when the run in the folder was begun, see
+            `raptr.train.resume.config_diff.refuse`.
 
     Returns:
         The content of ``result.json``.

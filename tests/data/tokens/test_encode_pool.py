@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from raptr.config import DataConfig
-from raptr.data import chunks, prepare, train_tokenizer
+from raptr.data import prepare, train_tokenizer
 from raptr.data.tokens import encode_pool, journal, split_text
 from raptr.data.tokens.encode_pool import Recipe, Texts, encoded, processes
 from raptr.data.tokens.tokenizer import encoder
@@ -46,7 +46,7 @@ def many(tmp_path, write_jsonl):
 @pytest.fixture
 def small(monkeypatch):
     """Parts, and what is worth a process, of a few kilobytes."""
-    monkeypatch.setattr(chunks, "CHUNK", 3_000)
+    monkeypatch.setattr(journal, "CHUNK", 3_000)
     monkeypatch.setattr(encode_pool, "EACH", 10_000)
 
 
@@ -70,8 +70,9 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from raptr.config import DataConfig
-from raptr.data import chunks, encoding, prepare
-chunks.CHUNK, encode_pool.EACH = 3_000, 10_000
+from raptr.data import prepare
+from raptr.data.tokens import encode_pool, journal
+journal.CHUNK, encode_pool.EACH = 3_000, 10_000
 prepare(DataConfig(source=sys.argv[1], tokenizer=300), Path(sys.argv[2]), 2)
 """
 
@@ -103,7 +104,7 @@ def finished(folder):
     folder.mkdir(exist_ok=True)
     with journal.opened(folder, 2) as writing:
         for number, split in enumerate(("train", "validation", "train")):
-            chunk = chunks.Chunk([f"text {number}"], [True], split)
+            chunk = journal.Chunk([f"text {number}"], [True], split)
             tokens = np.arange(5, dtype=np.uint16) + number
             part = journal.measured(chunk)
             writing.add(journal.Part(part.split, part.texts, 5, part.bytes), tokens)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raptr.data import load_tokenizer, vocabulary
-from raptr.data.mask import with_mask
+from raptr.data.tokens.special import with_mask
 from raptr.data.tokens.tokenizer import encoder, separator
 from raptr.errors import RaptrError
 

@@ -10,9 +10,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from raptr.config import DataConfig, SourceConfig
-from raptr.data import chunks, open_source
 from raptr.data import corpus as corpora
-from raptr.data.tokens import store
+from raptr.data import open_source
+from raptr.data.tokens import journal, store
 from raptr.errors import RaptrError
 
 
@@ -90,7 +90,7 @@ def test_other_text_tokenizer_or_format_is_another_store(corpus, cache, tmp_path
 
 def test_an_interrupted_run_goes_on_with_what_is_finished(corpus, cache, tmp_path, monkeypatch):
     whole = prepare(source=corpus, tokenizer=400, cache=tmp_path / "other")
-    monkeypatch.setattr(chunks, "CHUNK", 5_000)
+    monkeypatch.setattr(journal, "CHUNK", 5_000)
     original, calls = store.encoder, []
 
     def interrupted(tokenizer):
@@ -147,7 +147,7 @@ def test_the_faster_of_two_processes_wins(corpus, cache, monkeypatch):
 
 def test_chunks_do_not_change_the_tokens(corpus, cache, tmp_path, monkeypatch):
     whole = prepare(source=corpus, tokenizer=400, cache=cache)
-    monkeypatch.setattr(chunks, "CHUNK", 500)
+    monkeypatch.setattr(journal, "CHUNK", 500)
     cut = prepare(source=corpus, tokenizer=400, cache=tmp_path / "other")
     assert (whole.train == cut.train).all()
     assert (whole.validation == cut.validation).all()

@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 
 from raptr.config import load
 from raptr.errors import RaptrError
-from raptr.train.setup.expected import words_of
+from raptr.train.setup.arguments import words_of
 from raptr.train.task import plan_run
 
 

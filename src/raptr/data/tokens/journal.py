@@ -2,14 +2,15 @@
 
     train.bin  validation.bin  tokenizer/  parts.jsonl
 
-A part is a chunk of texts. Its tokens are on the disk before its line in ``parts.jsonl`` is written; what has no line
-is cut off when a preparation goes on. A line holds a hash of the part's texts: a part of other texts is not taken.
+A part is a chunk of texts: as many as are worth a call of the tokenizer. Its tokens are on the disk before its line in
+``parts.jsonl`` is written; what has no line is cut off when a preparation goes on. A line holds a hash of the part's
+texts: a part of other texts is not taken.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +19,36 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from raptr.data.chunks import Chunk
 from raptr.data.text.sources import SPLITS, Split
+from raptr.data.tokens.encode_pool import Texts
+from raptr.data.tokens.split_text import pieces
 
 _JOURNAL = "parts.jsonl"
+
+CHUNK = 1_000_000
+"""Characters that are encoded together; tokens do not depend on it."""
+
+
+@dataclass(frozen=True)
+class Chunk(Texts):
+    """Texts of one split."""
+
+    split: Split
+
+
+def chunks(documents: Iterable[tuple[Split, str]]) -> Iterator[Chunk]:
+    """Documents of one split together; their order is kept within it."""
+    waiting = {split: Chunk([], [], split) for split in SPLITS}
+    sizes: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+    for split, document in documents:
+        for text, ends in pieces(document):
+            waiting[split].texts.append(text)
+            waiting[split].ends.append(ends)
+            sizes[split] += len(text) + 1
+            if sizes[split] >= CHUNK:
+                yield waiting[split]
+                waiting[split], sizes[split] = Chunk([], [], split), 0
+    yield from (chunk for chunk in waiting.values() if chunk.texts)
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from raptr.data.atomic_folder import write_resumable
-from raptr.data.chunks import Chunk, chunks
 from raptr.data.progress import progress
 from raptr.data.text.sources import SPLITS, Source, Split
 from raptr.data.tokens.encode_pool import Recipe, encoded, processes
-from raptr.data.tokens.journal import Part, Parts, bin_path, close, measured, opened
+from raptr.data.tokens.journal import Chunk, Part, Parts, bin_path, chunks, close, measured, opened
 from raptr.data.tokens.tokenizer import TokenizerSpec, encoder, load_tokenizer, separator, vocabulary
 from raptr.errors import RaptrError
 

@@ -128,5 +128,6 @@ def _unknown(name: str, what: str) -> str:
     return (
         f"a layer was to run on some sequences of the batch, but where the sequences are in its argument {name!r} "
         f"({what}) is not known. Train with use_cache=False and without packing or unpadding; for a layer of your own "
-        "use the names of transformers (attention_mask, position_ids, ...), or say it in raptr.model.gate.batch_subset.BATCH."
+        "use the names of transformers (attention_mask, position_ids, ...), or say it in "
+        "raptr.model.gate.batch_subset.BATCH."
     )

@@ -1,8 +1,8 @@
 """How a layer runs with some of its heads and neurons.
 
 The class of each projection is swapped for a subclass of the same name, when a selection is first activated, as a
-layer's is by `raptr.model.gate.gate`. Its forward runs on the selected rows and columns: they are copied out of weight and
-bias (one percent of the time of the product at 2,000 tokens), and what follows is as small as the selection.
+layer's is by `raptr.model.gate.gate`. Its forward runs on the selected rows and columns: they are copied out of weight
+and bias (one percent of the time of the product at 2,000 tokens), and what follows is as small as the selection.
 In evaluation, and with nothing selected, the module's own forward runs. The selections are tensors, so that a compiled
 layer needs one graph for all of the same size.
 """

@@ -1,6 +1,5 @@
 """What a run has done so far, and its record: metrics.jsonl, one JSON object a line, append-only."""
 
-import json
 import math
 import os
 import time
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from raptr.plan import LayerCosts, Plan
+from raptr.rundir.paths import to_json
 from raptr.train.boundary import Boundaries
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.callbacks.nonfinite import FiniteCallback
@@ -52,19 +52,6 @@ class Progress:
             "total_flops": self.total_flops,
             "seconds": round(self.seconds, 4),
         }
-
-
-def to_json(content: Any, indent: int | None = None) -> str:
-    """JSON, in which a number that is not finite is null: a diverged run is still a readable one."""
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: finite(part) for key, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [finite(part) for part in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(finite(content), indent=indent, allow_nan=False)
 
 
 def _mean(losses: Mapping[str, float]) -> float:

@@ -20,8 +20,7 @@ from safetensors import SafetensorError
 
 from raptr.errors import RaptrError
 from raptr.model.rank_check import gather_objects
-from raptr.rundir.paths import write_json
-from raptr.train.callbacks.metrics import to_json
+from raptr.rundir.paths import to_json, write_json
 from raptr.train.ranks import from_main, is_main
 from raptr.train.resume.safe_load import NotPlain, check_lists
 

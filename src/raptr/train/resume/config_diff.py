@@ -12,8 +12,7 @@ from raptr.config import RunConfig, parse
 from raptr.config.yaml import read_yaml
 from raptr.errors import RaptrError
 from raptr.plan import Plan, fingerprint
-from raptr.rundir.paths import recorded
-from raptr.train.callbacks.metrics import to_json
+from raptr.rundir.paths import recorded, to_json
 
 CONFIG, FACTS = "config.yaml", "run.json"
 

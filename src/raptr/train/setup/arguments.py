@@ -1,8 +1,10 @@
 """From a config's ``training`` section to the Trainer's arguments: checked, with what raptr sets itself."""
 
+import types
 import typing
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,6 @@ from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.messages import hint
 from raptr.train.ranks import world_size
-from raptr.train.setup.expected import words_of
-from raptr.train.setup.own import NAMES as OWN_NAMES
-from raptr.train.setup.own import own_settings
 
 _OWN = {
     "output_dir": "the run's folder is given to `raptr train`",
@@ -161,3 +160,81 @@ def rows_of(arguments: TrainingArguments) -> int:
 def batch_of(arguments: TrainingArguments) -> int:
     """Sequences of one optimizer step, over all processes and micro-steps."""
     return int(rows_of(arguments) * arguments.gradient_accumulation_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """What raptr itself reads of the ``training`` section.
+
+    Attributes:
+        probe_memory: whether the full model is run once before the first step, so that what does not fit shows at once;
+            by default on accelerators.
+        peak_flops: FLOPs per second that one device reaches at best, in the precision of the run; with it the
+            utilisation ("mfu") of every step is recorded.
+        torch_compile: whether every layer is compiled by itself.
+    """
+
+    probe_memory: bool | None = None
+    peak_flops: float | None = None
+    torch_compile: bool = False
+
+
+def own_settings(config: RunConfig) -> Own:
+    """What a config says of raptr's own settings.
+
+    Raises:
+        RaptrError: a value of the wrong type, or a peak that is not above 0.
+    """
+    given = {field.name: config.training[field.name] for field in fields(Own) if field.name in config.training}
+    try:
+        own = TypeAdapter(Own).validate_python(given, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        expected = words_of(typing.get_type_hints(Own)[name])
+        raise RaptrError(f"training.{name} is {given[name]!r}; expected {expected}.") from error
+    if own.peak_flops is not None and not 0 < own.peak_flops < float("inf"):
+        raise RaptrError(
+            f"training.peak_flops is {own.peak_flops}; expected the FLOPs per second of one device, e.g. 989e12."
+        )
+    return own
+
+
+OWN_NAMES = frozenset(field.name for field in fields(Own))
+"""Names of these settings in the ``training`` section."""
+
+
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "a section of keys and values",
+    types.NoneType: "null",
+}
+
+
+def words_of(hint: Any) -> str:
+    """A type in plain words.
+
+    Example:
+        >>> words_of(float)
+        'a number'
+        >>> words_of(bool | str | None)
+        'true or false, a text or null'
+    """
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    origins = [kind if typing.get_origin(kind) is typing.Literal else typing.get_origin(kind) or kind for kind in kinds]
+    origins.sort(key=lambda origin: origin is types.NoneType)  # null comes last
+    words = dict.fromkeys(_word(origin) for origin in origins if not (origin is int and float in origins))
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _word(kind: Any) -> str:
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "one of " + ", ".join(str(each.value) for each in kind)
+    return _WORDS.get(kind, str(getattr(kind, "__name__", kind)))

@@ -4,8 +4,7 @@ from typing import Any
 
 from raptr.config import DenoisingConfig, RunConfig
 from raptr.data import load_tokenizer, vocabulary
-from raptr.data.mask import with_mask
-from raptr.data.tokens.special import mark_names, with_marks
+from raptr.data.tokens.special import mark_names, with_marks, with_mask
 from raptr.errors import RaptrError
 
 
