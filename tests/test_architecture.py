@@ -56,8 +56,8 @@ def test_the_import_contracts_hold() -> None:
     assert f"Contracts: {len(_contracts())} kept, 0 broken." in output
 
 
-# By hand, from DESIGN.md: plan, objectives < config < model, data < train < compare < cli; report knows plan only,
-# and results, the files of runs as values, which compare knows too.
+# By hand, from DESIGN.md: plan < objectives < config < rundir < model, data < train < compare < cli; report and results
+# know plan, config and rundir; compare and cli know results, the files of runs as values.
 FORBIDDEN = [
     ("errors", "raptr.plan"),
     ("plan", "raptr.objectives"),
@@ -90,13 +90,26 @@ FORBIDDEN = [
     ("lock", "raptr.train"),
     ("compare", "raptr.report"),
     ("compare", "raptr.cli"),
-    ("report", "raptr.config"),
+    ("config", "raptr.rundir"),
+    ("objectives", "raptr.rundir"),
+    ("plan", "raptr.rundir"),
+    ("rundir", "raptr.model"),
+    ("rundir", "raptr.data"),
+    ("rundir", "raptr.train"),
+    ("rundir", "raptr.results"),
+    ("rundir", "raptr.report"),
+    ("rundir", "torch"),
+    ("rundir", "transformers"),
+    ("report", "raptr.objectives"),
     ("report", "raptr.model"),
+    ("report", "raptr.data"),
     ("report", "raptr.train"),
     ("report", "raptr.compare"),
     ("report", "torch"),
     ("report", "transformers"),
-    ("results", "raptr.config"),
+    ("results", "raptr.objectives"),
+    ("results", "raptr.model"),
+    ("results", "raptr.data"),
     ("results", "raptr.train"),
     ("results", "raptr.compare"),
     ("results", "raptr.report"),
@@ -104,6 +117,8 @@ FORBIDDEN = [
     ("results", "altair"),
     ("train", "raptr.results"),
     ("model", "raptr.results"),
+    ("data", "raptr.results"),
+    ("config", "raptr.results"),
     ("plan", "raptr.results"),
 ]
 ALLOWED = [
@@ -113,18 +128,30 @@ ALLOWED = [
     ("config", "raptr.plan"),
     ("model", "raptr.plan"),
     ("model", "torch"),
+    ("config", "raptr.objectives"),
+    ("rundir", "raptr.plan"),
+    ("rundir", "raptr.config"),
+    ("model", "raptr.rundir"),
     ("data", "raptr.config"),
+    ("data", "raptr.rundir"),
+    ("train", "raptr.rundir"),
+    ("compare", "raptr.rundir"),
     ("train", "raptr.model"),
     ("train", "raptr.data"),
     ("train", "transformers"),
     ("compare", "raptr.train"),
     ("report", "raptr.plan"),
+    ("report", "raptr.config"),
+    ("report", "raptr.rundir"),
     ("report", "raptr.results"),
     ("report", "altair"),
     ("results", "raptr.plan"),
+    ("results", "raptr.config"),
+    ("results", "raptr.rundir"),
     ("results", "scipy"),
     ("compare", "raptr.results"),
     ("cli", "raptr.compare"),
+    ("cli", "raptr.results"),
     ("cli", "raptr.report"),
 ]
 
@@ -183,6 +210,7 @@ LIGHT = {
     "raptr.plan": [*HEAVY, "pydantic", "yaml", "rich", "typer"],
     "raptr.objectives": HEAVY,
     "raptr.config": HEAVY,
+    "raptr.rundir": [*HEAVY, "pydantic", "yaml", "rich", "typer"],
     "raptr.results": ["torch", "transformers", "accelerate", "datasets", "matplotlib", "altair", "pydantic", "yaml"],
     "raptr.report": ["torch", "transformers", "accelerate", "datasets", "matplotlib"],
     "raptr.cli.app": ["torch", "transformers", "accelerate", "datasets", "matplotlib", "altair"],
@@ -327,7 +355,7 @@ def test_a_source_file_says_what_it_is_and_is_short(file: Path) -> None:
 
 def test_there_are_source_files() -> None:
     assert len(SOURCES) > 30
-    assert {"plan", "objectives", "model", "data", "train", "compare", "results", "report"} <= set(ROOMS)
+    assert {"plan", "objectives", "model", "data", "train", "compare", "rundir", "results", "report"} <= set(ROOMS)
 
 
 # What is installed

@@ -50,6 +50,16 @@ def layers(sizes: Sequence[float]) -> str:
     return " + ".join(f"{size:.1f}".removesuffix(".0") for size in sizes)
 
 
+def size(sizes: Sequence[float], width: float = 1.0) -> str:
+    """Returns the layers of a stage, with the share of their heads and neurons if not all run: ``12 × 50 %``."""
+    return layers(sizes) + (f" × {share(width, 0)}" if width < 1 else "")
+
+
+def stage(sizes: Sequence[float], width: float = 1.0) -> str:
+    """Returns the size of a stage in words: ``12 layers``, ``12 layers × 50 %``."""
+    return f"{layers(sizes)} layers" + (f" × {share(width, 0)}" if width < 1 else "")
+
+
 def count(value: object) -> str:
     """Returns a whole number with thousands separated: ``12,345``."""
     number = usable(value)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from raptr.config import RunConfig, parse
-from raptr.rundir.paths import Result
+from raptr.rundir.json_record import as_record
 from raptr.train.engine import train
 from raptr.train.task import Task, prepare_task
 
@@ -45,10 +45,10 @@ def tiny(**changes: Any) -> RunConfig:
     return parse(data, "tiny")
 
 
-def run(config: RunConfig, folder: Path, cache: Path) -> tuple[Task, Result]:
-    """Train a configuration, silently."""
+def run(config: RunConfig, folder: Path, cache: Path) -> tuple[Task, dict[str, Any]]:
+    """Train a configuration, silently; what it did as its result.json names it."""
     task = prepare_task(config, cache)
-    return task, train(task, folder, console=Console(quiet=True))
+    return task, as_record(train(task, folder, console=Console(quiet=True)))
 
 
 def metrics(folder: Path, kind: str) -> list[dict[str, Any]]:

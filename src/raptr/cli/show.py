@@ -11,6 +11,7 @@ from rich.table import Table
 from raptr.errors import RaptrError
 from raptr.messages import did_you_mean
 from raptr.plan import LayerCosts, Plan, plan_cost
+from raptr.rundir.run_record import Result
 from raptr.units import count, decimal, duration, quantity, share
 
 
@@ -184,19 +185,19 @@ def _saved(entry: Any) -> str:
     return text if entry["verdict"].startswith(("better", "worse")) else f"({text})"
 
 
-def show_result(console: Console, result: Any) -> None:
+def show_result(console: Console, result: Result) -> None:
     """What a single run did."""
-    sources = result.get("eval_losses") or {}
+    sources, totals = result.eval_losses, result.totals
     show_facts(
         console,
         {
-            "steps": f"{result['steps']:.0f}",
-            "tokens": f"{quantity(result['tokens'])} ({result['epochs']:.2f} epochs)",
-            "layer FLOPs": _flops(result["layer_flops"]),
-            "total FLOPs": _flops(result["total_flops"]),
-            "seconds": f"{result['seconds']:.1f}",
-            **({"updates that were not made": str(skipped)} if (skipped := result.get("skipped_updates")) else {}),
-            "validation loss of the full model": f"{result['eval_loss']:.4f}",
+            "steps": f"{result.steps:.0f}",
+            "tokens": f"{quantity(totals.tokens)} ({result.epochs:.2f} epochs)",
+            "layer FLOPs": _flops(totals.layer_flops),
+            "total FLOPs": _flops(totals.total_flops),
+            "seconds": f"{totals.seconds:.1f}",
+            **({"updates that were not made": str(skipped)} if (skipped := result.skipped_updates) else {}),
+            "validation loss of the full model": f"{result.eval_loss:.4f}",
             **({f"  on {name}": f"{loss:.4f}" for name, loss in sources.items()} if len(sources) > 1 else {}),
         },
     )

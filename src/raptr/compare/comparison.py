@@ -19,7 +19,8 @@ from raptr.data.progress import say_preparing
 from raptr.errors import RaptrError
 from raptr.messages import hint
 from raptr.results import summarise
-from raptr.rundir.paths import claim_folder, read_result, write_json
+from raptr.rundir.paths import COMPARISON, COMPARISON_INFO, FORMAT, SUMMARY, SWEEP, claim_folder, read_text, write_json
+from raptr.rundir.run_record import ComparisonInfo, read_result
 from raptr.train.callbacks.stop import Stop
 from raptr.train.ranks import world_size
 
@@ -127,8 +128,8 @@ def _compare(
     record = {"budget": asked.budget, "config": config.model_dump(mode="json")}
     if grid:
         record["sweep"] = {"grid": grid, "seeds": list(comparison.tuning_seeds)}
-    claim_folder(folder, write_yaml(record), "comparison.yaml")
-    write_json(folder / "comparison.json", _description(comparison, workers))
+    claim_folder(folder, write_yaml(record), COMPARISON)
+    write_json(folder / COMPARISON_INFO, _description(comparison, workers))
     comparison = on_the_clock(comparison, console)
 
     def go(jobs: list[Job], before: int, chosen: dict[str, sweep.Values]) -> None:
@@ -152,7 +153,7 @@ def _compare(
     if comparison.missing():
         return None
     summary = summarise(folder)
-    write_json(folder / "summary.json", summary)
+    write_json(folder / SUMMARY, summary)
     return summary
 
 
@@ -194,7 +195,7 @@ def _tune(comparison: Comparison) -> dict[str, sweep.Values] | None:
         for label in comparison.labels:
             names = [sweep.trial_name(label, values, seed) for seed in comparison.tuning_seeds]
             results = [read_result(comparison.folder / name) for name in names]
-            losses = [result["eval_loss"] for result in results if result is not None]
+            losses = [result.eval_loss for result in results if result is not None]
             if len(losses) < len(names):
                 return None
             mean = sum(losses) / len(losses)
@@ -202,25 +203,23 @@ def _tune(comparison: Comparison) -> dict[str, sweep.Values] | None:
     chosen = {
         label: sweep.choose([trial for trial in trials if trial["method"] == label]) for label in comparison.labels
     }
-    record = {"format": 1, "grid": comparison.grid, "seeds": comparison.tuning_seeds, "split": "tuning"}
-    write_json(comparison.folder / sweep.FILE, {**record, "trials": trials, "chosen": chosen})
+    record = {"format": FORMAT, "grid": comparison.grid, "seeds": comparison.tuning_seeds, "split": "tuning"}
+    write_json(comparison.folder / SWEEP, {**record, "trials": trials, "chosen": chosen})
     return chosen
 
 
-def _description(comparison: Comparison, workers: int) -> dict[str, Any]:
+def _description(comparison: Comparison, workers: int) -> ComparisonInfo:
     """The content of comparison.json: what belongs to the comparison, for the report."""
     own = [_SMALLER] if comparison.smaller else []
     notes = [NOTES[comparison.budget], *_ALWAYS, *own, _TUNED if comparison.grid else _UNTUNED]
-    before = comparison.folder / "comparison.json"
-    if workers > 1 or (before.exists() and _SIDE_BY_SIDE in before.read_text(encoding="utf-8")):
+    if workers > 1 or _SIDE_BY_SIDE in read_text(comparison.folder / COMPARISON_INFO):
         notes.append(_SIDE_BY_SIDE)
-    return {
-        "format": 1,
-        "name": comparison.task.config.name,
-        "budget": comparison.budget,
-        "baseline": "full" if "full" in comparison.labels else comparison.labels[0],
-        "methods": comparison.labels,
-        "seeds": comparison.seeds,
-        "tuned": list(comparison.grid),
-        "notes": notes,
-    }
+    return ComparisonInfo(
+        name=comparison.task.config.name,
+        budget=comparison.budget,
+        baseline="full" if "full" in comparison.labels else comparison.labels[0],
+        methods=comparison.labels,
+        seeds=comparison.seeds,
+        tuned=tuple(comparison.grid),
+        notes=tuple(notes),
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from raptr.compare import sweep
 from raptr.compare.budget import Budget
-from raptr.rundir.paths import read_result
+from raptr.rundir.run_record import read_result
 from raptr.train.task import Task
 
 

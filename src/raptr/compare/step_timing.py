@@ -18,15 +18,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from raptr.errors import RaptrError
 from raptr.plan import Copy, LayerCosts, ModelShape, Subnetwork
-from raptr.rundir.paths import recorded, write_json
+from raptr.rundir.paths import CLOCK, FORMAT, recorded, write_json
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.environment import describe_environment
 from raptr.train.hf.trainer import make_trainer
 from raptr.train.setup.arguments import own_settings
 from raptr.train.setup.model import build_model
 from raptr.train.task import Task
-
-FILE = "clock.json"
 
 _NOTICEABLE = 0.01  # of a step's time: a smaller rise from fewest to most layers is noise
 _WARM_UP, _ROUNDS = 3, 7  # steps that are not timed; timed steps of each size
@@ -58,7 +56,7 @@ def read_clock(task: Task, folder: Path, console: Console) -> Clock:
             "the steps of an encoder-decoder that is trained on several denoisers differ in length by more than by the "
             "layers that run, so a budget in seconds cannot be planned from a few; use --budget flops."
         )
-    path = folder / FILE
+    path = folder / CLOCK
     if not path.exists():
         with console.status("timing training steps ..."):
             measured = _measure(task)
@@ -85,7 +83,7 @@ def _measure(task: Task) -> dict[str, Any]:
     flops = [task.costs.of_layers(part, task.shape) for part in rotation.parts]
     per_flop, besides = fit(flops, seconds)
     return {
-        "format": 1,
+        "format": FORMAT,
         "parts": [
             {"layers": p.sizes, "layer_flops": f, "seconds": s}
             for p, f, s in zip(rotation.parts, flops, seconds, strict=True)

@@ -14,14 +14,13 @@ from typing import Any
 from raptr.config import RunConfig
 from raptr.config.yaml import read_yaml
 from raptr.errors import RaptrError
+from raptr.rundir.paths import TRIALS
 
 Grid = Mapping[str, Sequence[Any]]
 """Config key -> the values that are tried."""
 
 Values = dict[str, Any]
 """Config key -> one value."""
-
-FILE = "sweep.json"
 
 SEEDS_FROM = 1000  # tuning seeds are this far from the reported ones, so that no reported run was tuned on
 
@@ -85,7 +84,7 @@ def on_part(config: RunConfig, part: str) -> RunConfig:
 def trial_name(label: str, values: Values, seed: int) -> str:
     """The folder of a trial within the comparison: ``sweep/full-learning_rate-0.001-seed1000``."""
     given = "-".join(f"{key.removeprefix('training.')}-{value}" for key, value in values.items())
-    return f"sweep/{label}-{given.replace('/', '_')}-seed{seed}"
+    return f"{TRIALS}/{label}-{given.replace('/', '_')}-seed{seed}"
 
 
 def tuning_seeds(config: RunConfig, count: int) -> list[int]:

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-from raptr.report.figures.boundaries import boundaries_of
+from raptr.report.figures.boundaries import boundaries_of, levels_of
 from raptr.report.figures.common import CROWD
 from raptr.report.figures.paths import Panel
 from raptr.report.recorded_paths import Source
 from raptr.report.table import values_text
 from raptr.report.verdict import budget_text
 from raptr.results.active_loss import grows
-from raptr.results.boundaries import SHARE
 from raptr.results.equal_loss import FEWEST, RESAMPLES
 from raptr.results.folder import Comparison, Method
 from raptr.results.run import SMALLER
+from raptr.rundir.boundary_jump import WINDOW
 
 MANY = 10  # seeds: with fewer, the bootstrap's intervals are clearly too short
 COVERAGE = "in simulations 75% with 3 seeds, 83% with 5 and 89% with 10"
@@ -140,28 +140,40 @@ def boundary_note(comparison: Comparison) -> str:
     seeds = "" if comparison.single else ", mean over seeds with its 95% t-interval"
     grown = " (of the part trained so far, of a method that grows)" if growing(comparison) else ""
     unknown = [method.name for method in comparison.methods if any(one.jump is None for one in boundaries_of(method))]
+    no_line = [method.name for method in comparison.methods if method.name not in unknown and _lacks_line(method)]
     missing = (
         f" No jump (–) and no line where the steps on both sides were not all recorded: {'; '.join(unknown)}."
         if unknown
         else ""
     )
+    if no_line:
+        missing += f" The jump was recorded, but not every step before it, so there is no line: {'; '.join(no_line)}."
     return (
         "Line: training loss of the trained part, from its level just before the boundary; diamonds: validation loss "
         f"of the full model{grown} at the evaluations around it, from the first of them. "
-        f"Jump in the table: mean training loss of the first {SHARE:.0%} of the run after the boundary minus that of "
-        f"the last {SHARE:.0%} before it{seeds}. A larger part fits better by itself, so a fall is no gain; "
+        f"Jump in the table: mean training loss of the first {WINDOW} steps of the new stage (all, if it has fewer) "
+        f"minus that of the last {WINDOW} before it{seeds}. A larger part fits better by itself, so a fall is no gain; "
         "a rise means that the new layers disturb."
         f"{missing}"
     )
 
 
+def _lacks_line(method: Method) -> bool:
+    """Whether at some boundary a run has not recorded the steps before it."""
+    runs = [run for run in method.runs if run.finished] or list(method.runs)
+    return any(None in levels_of(runs, one) for one in boundaries_of(method))
+
+
 def paths_note(comparison: Comparison, panels: Sequence[Panel]) -> str:
     """Above the path maps."""
     one = "" if comparison.single else " Shown is each method's first seed; all panels have the same step axis."
+    narrow = any(stage.width < 1 for run in comparison.runs for stage in run.stages)
+    width = " (× 50 %: with this share of the heads and neurons of each)" if narrow else ""
     return (
         "A column is a step (or a few neighbouring ones), a row is a layer, layer 0 at the bottom: "
         "the stronger the colour, the larger the share of these steps in which the layer was trained. "
-        f"The gaps are stage boundaries, the number above is how many layers each step of the stage trained.{one}"
+        f"The gaps are stage boundaries, the number above is how many layers each step of the stage trained{width}."
+        f"{one}"
         f"{_known_note(comparison, panels)}"
     )
 

@@ -44,7 +44,7 @@ def _compared(comparison: Comparison) -> Sequence[Method]:
 
 def _cells(comparison: Comparison, method: Method) -> dict[str, Cell]:
     info = (method.runs or comparison.runs)[0].info
-    model, data = info.get("model") or {}, info.get("data") or {}
+    model, data = info.model, info.data
     baseline = next((one for one in comparison.methods if one.key == comparison.baseline), None)
     flops = baseline.outcome.costs["total_flops"] if baseline else None
     parameters = usable(model.get("parameters"))

@@ -5,19 +5,19 @@ with all of its settings. The plan that is made from it is used only if it has t
 trains at every recorded step the layers that were recorded.
 """
 
-import dataclasses
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from raptr.plan import METHODS, ModelShape, Plan, Schedule, StackShape
+from raptr.config import SETTINGS
+from raptr.config.yaml import read_yaml
+from raptr.plan import ModelShape, Plan, StackShape
 from raptr.results.metrics import Bools
 from raptr.results.run import Run
+from raptr.rundir.paths import CONFIG
 
 Source = Literal["records", "plan", "some"]
 """Where it is known from: a record of every step; records and the plan; or it is known of some steps only."""
@@ -70,36 +70,16 @@ def _plan_of(run: Run) -> Plan | None:
     What a stack requires and how wide its layers are is not in them: of a method that depends on it there is no plan.
     """
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(run.config, Loader=yaml.SafeLoader)):
-            return None
-        config = yaml.safe_load(run.config)
+        config = read_yaml(run.config, CONFIG)
         name = config["method"]
-        method = _spec({"method": name, **config["methods"].get(name, {})}, config["seed"])
+        settings = {"method": name, **config["methods"].get(name, {})}
+        method = SETTINGS[settings["method"]].model_validate(settings).build(config["seed"])
         shape = ModelShape(tuple(StackShape(name, layers) for name, layers in run.stacks))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            plan: Plan = method.plan(shape, run.steps)
-            return plan
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError):
+            return method.plan(shape, run.steps)
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError):
         return None
-
-
-def _spec(settings: Mapping[str, Any], seed: int) -> Any:
-    """A method's spec from its settings in a resolved config, with the run's seed, as `raptr.config` builds it.
-
-    What is not given has the spec's own default.
-    """
-    spec: Any = METHODS[settings["method"]]
-    fields = {field.name for field in dataclasses.fields(spec)} - {"transition_lr"}  # of which no path depends
-    given = {name: _frozen(value) for name, value in settings.items() if name in fields}
-    if "schedule" in given:
-        shape = {name: _frozen(settings[name]) for name in ("lengths", "warmup", "alpha")}
-        given["schedule"] = Schedule.parse(settings["schedule"], **shape)
-    return spec(**given, **({"seed": seed} if "seed" in fields else {}))
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _with_whole_stages(run: Run, step: NDArray[np.int64], kept: tuple[Bools, ...]) -> Known:

@@ -15,10 +15,11 @@ from raptr.report.figures.training import QUANTITIES
 from raptr.report.verdict import verdict_sentence
 from raptr.results.folder import Comparison
 from raptr.results.run import Run
+from raptr.rundir.paths import COMPARISON, CONFIG, METRICS, RESULT, RUN_INFO
 
 Facts = list[tuple[str, str]]
 SHOWN_PANELS = 6  # where there are more, the others are folded away
-RUN_FILES = {"config.yaml": "config", "run.json": "facts", "metrics.jsonl": "metrics", "result.json": "result"}
+RUN_FILES = {CONFIG: "config", RUN_INFO: "facts", METRICS: "metrics", RESULT: "result"}
 
 
 def section_of(
@@ -33,7 +34,7 @@ def section_of(
         target: the folder of the page; links are relative to it.
         number: of the comparison in the page.
     """
-    commands = sorted({str(run.info.get("command") or "") for run in comparison.runs})
+    commands = sorted({run.info.command for run in comparison.runs})
     sources = sources_of(comparison)
     own_sources = table.source_table(comparison, sources)
     return {
@@ -113,30 +114,24 @@ def _run(run: Run, target: Path) -> dict[str, Any]:
     prefix = "" if relative == "." else f"{quote(relative)}/"
     state = f"unfinished: step {run.reached:,} of {run.steps:,}"
     if run.result is not None:
-        state = f"{run.steps:,} steps, validation loss {units.decimal(run.result.get('eval_loss'))}"
+        state = f"{run.steps:,} steps, validation loss {units.decimal(run.result.eval_loss)}"
     return {
         "name": run.folder.name,
         "state": state,
         "links": [(f"{prefix}{name}", label) for name, label in RUN_FILES.items() if (run.folder / name).is_file()],
-        "command": str(run.info.get("command") or ""),
+        "command": run.info.command,
     }
 
 
 def _tables(comparison: Comparison) -> list[tuple[str, Facts]]:
     run = comparison.runs[0]
-    found = [(name.capitalize(), _flat(run.info.get(name))) for name in ("data", "model", "environment")]
+    found = [(name.capitalize(), _flat(getattr(run.info, name))) for name in ("data", "model", "environment")]
     first = dict(found[2][1])
-    other = {
-        name
-        for one in comparison.runs
-        for name, value in _flat(one.info.get("environment"))
-        if first.get(name) != value
-    }
+    other = {name for one in comparison.runs for name, value in _flat(one.info.environment) if first.get(name) != value}
     if other:
         found[2][1].append(("differs between runs", ", ".join(sorted(other))))
-    flops = run.info.get("flops")
-    if isinstance(flops, dict) and flops.get("convention"):
-        found[1][1].append(("FLOPs convention", str(flops["convention"])))
+    if convention := run.info.flops.get("convention"):
+        found[1][1].append(("FLOPs convention", str(convention)))
     return found
 
 
@@ -167,8 +162,8 @@ def _shown(value: object) -> str:
 
 def _configs(comparison: Comparison) -> list[tuple[str, str]]:
     """The resolved configuration: the comparison's, and that of each method's first run."""
-    found = [] if comparison.single else [("comparison.yaml", comparison.config)]
+    found = [] if comparison.single else [(COMPARISON, comparison.config)]
     for method in comparison.methods:
         for run in method.runs[:1]:
-            found.append((f"config.yaml of {run.folder.name}", run.config))
+            found.append((f"{CONFIG} of {run.folder.name}", run.config))
     return [(name, text) for name, text in found if text]

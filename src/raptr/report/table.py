@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from raptr import units
 from raptr.report.figures.boundaries import boundaries_of
 from raptr.report.figures.speed import speeds_of
+from raptr.results.boundaries import Boundary
 from raptr.results.equal_loss import Measure
 from raptr.results.folder import Comparison, Method
 from raptr.results.outcome import UNFINISHED, Losses
@@ -93,7 +94,7 @@ def control_note(method: Method) -> str:
     if method.control != SMALLER:
         return f"control: {method.control}" if method.control else ""
     run = method.runs[0]
-    parameters = units.quantity((run.info.get("model") or {}).get("parameters"))
+    parameters = units.quantity(run.info.model.get("parameters"))
     return f"a smaller model: {units.layers([size for _, size in run.stacks])} layers, {parameters} parameters"
 
 
@@ -194,7 +195,7 @@ def boundary_table(comparison: Comparison) -> Table | None:
     for method in comparison.methods:
         own = {column: Cell(text=units.MISSING) for column in columns}
         for column, one in zip(columns, found[method.key], strict=False):
-            notes = [f"{units.layers(one.before)} to {units.layers(one.after)} layers"]
+            notes = [_sizes_text(one)]
             if one.validation:
                 notes.append(f"validation {units.decimal(one.validation[0])} to {units.decimal(one.validation[1])}")
             text = units.decimal(one.jump, signed=True)
@@ -204,6 +205,13 @@ def boundary_table(comparison: Comparison) -> Table | None:
         if found[method.key]:
             rows.append(Row(method=method.key, name=method.name, cells=own))
     return Table(columns=columns, words=(), rows=rows)
+
+
+def _sizes_text(boundary: Boundary) -> str:
+    before, after = boundary.before, boundary.after
+    if before.width == after.width == 1:
+        return f"{units.layers(before.sizes)} to {units.layers(after.sizes)} layers"
+    return f"{units.stage(before.sizes, before.width)} to {units.stage(after.sizes, after.width)}"
 
 
 def speed_table(comparison: Comparison) -> Table | None:
@@ -225,7 +233,7 @@ def speed_table(comparison: Comparison) -> Table | None:
             shares = f"{one.share:.0%} of the time, {one.flops_share:.0%} of the FLOPs"
             own[column] = Cell(
                 text=f"{units.quantity(one.tokens_per_second)}/s",
-                note=f"{units.layers(one.stage.sizes)} layers\n{shares}",
+                note=f"{units.stage(one.stage.sizes, one.stage.width)}\n{shares}",
                 value=one.tokens_per_second,
             )
         rows.append(Row(method=method.key, name=method.name, cells=own))

@@ -1,8 +1,5 @@
 """From folders of runs to report.html and its PNG figures."""
 
-import json
-import os
-import tempfile
 from pathlib import Path
 
 import vl_convert
@@ -15,6 +12,7 @@ from raptr.report.overview import overview_chart
 from raptr.report.page import render, shared_palette
 from raptr.results.folder import Comparison, read_folder
 from raptr.results.summary import summary_of
+from raptr.rundir.paths import FIGURES, REPORT, SUMMARY, write_bytes, write_json, write_text
 
 SCALE = 2.0
 SEVERAL = Path("runs/report")
@@ -41,13 +39,13 @@ def write_report(*folders: Path, output: Path | None = None) -> Path:
     alone = comparisons[0] if len(comparisons) == 1 else None
     target = output or (alone.folder if alone else SEVERAL)
     page = render(comparisons, target)
+    (target / FIGURES).mkdir(parents=True, exist_ok=True)
     for name, spec in _figures(comparisons, alone).items():
-        _replace(target / "figures" / name, png_of(spec))
+        write_bytes(target / FIGURES / name, png_of(spec))
     if alone and output is None and not alone.single and not alone.unfinished:
-        content = json.dumps(summary_of(alone), indent=2, allow_nan=False) + "\n"
-        _replace(alone.folder / "summary.json", content.encode())
-    _replace(target / "report.html", page.encode())
-    return target / "report.html"
+        write_json(alone.folder / SUMMARY, summary_of(alone))
+    write_text(target / REPORT, page)
+    return target / REPORT
 
 
 def png_of(spec: Spec) -> bytes:
@@ -67,16 +65,3 @@ def _figures(comparisons: list[Comparison], alone: Comparison | None) -> dict[st
         return {}
     spec = spec_of(chart)
     return {"overview.png": {**spec, "datasets": data.used_by(spec)}}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -1,16 +1,17 @@
 """What the loss does where one stage ends and the next begins."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from raptr.plan import Stage
 from raptr.results.active_loss import trained_loss
 from raptr.results.metrics import Floats, Records
 from raptr.results.run import Run
 from raptr.results.statistics import Interval, mean, t_interval
-
-SHARE = 0.02  # of the run: the window on either side of a boundary
+from raptr.rundir.boundary_jump import jump_of, windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +20,11 @@ class Boundary:
 
     Attributes:
         step: the first step of the new stage, from 0.
-        before: the sizes of the stage that ends, one a stack.
-        after: those of the stage that begins.
-        window: steps on either side over which the training loss is averaged.
-        jump: training loss after minus before, mean over seeds; None where not every step of both windows was
-            recorded.
+        before: the stage that ends.
+        after: the stage that begins.
+        window: steps of the new stage over which the training loss is averaged.
+        jump: mean over seeds of the jump that each run recorded (see `raptr.rundir.boundary_jump`), or that its steps
+            give if it did not; None if a seed has neither.
         interval: its 95 % t-interval over seeds.
         validation: the validation loss of what is trained so far (`trained_loss`: the full model's, but of a
             method that grows) at the last evaluation up to the boundary and at the first one after it, means
@@ -32,8 +33,8 @@ class Boundary:
     """
 
     step: int
-    before: tuple[float, ...]
-    after: tuple[float, ...]
+    before: Stage
+    after: Stage
     window: int
     jump: float | None
     interval: Interval | None
@@ -53,17 +54,16 @@ def boundaries(runs: Sequence[Run]) -> tuple[Boundary, ...]:
     for old, new in zip(runs[0].stages, runs[0].stages[1:], strict=False):
         if any(run.reached <= new.start for run in runs):
             break
-        window = window_of(runs[0], new.start)
-        jumps = [_jump(run.train, new.start, window) for run in runs]
+        jumps = [_jump(run, new) for run in runs]
         known = [jump for jump in jumps if jump is not None]
         whole = bool(known) and len(known) == len(jumps)
         validation, evaluated = _validation(runs, new.start)
         found.append(
             Boundary(
                 step=new.start,
-                before=old.sizes,
-                after=new.sizes,
-                window=window,
+                before=old,
+                after=new,
+                window=len(windows(new)[1]),
                 jump=mean(known) if whole else None,
                 interval=t_interval(known) if whole else None,
                 validation=validation,
@@ -73,25 +73,28 @@ def boundaries(runs: Sequence[Run]) -> tuple[Boundary, ...]:
     return tuple(found)
 
 
-def window_of(run: Run, step: int) -> int:
-    """Returns the steps on either side of a boundary that are averaged: a share of the run, within its two stages."""
-    lengths = [stage.stop - stage.start for stage in run.stages if step in (stage.start, stage.stop)]
-    return max(1, min(round(SHARE * run.steps), *(length // 2 for length in lengths)))
+def _jump(run: Run, stage: Stage) -> float | None:
+    """The jump of one run where a stage begins: as recorded, or else of the recorded steps around the boundary."""
+    recorded = run.boundaries.get(stage.start)
+    if recorded is not None:
+        return recorded.jump if math.isfinite(recorded.jump) else None
+    before, after = (losses_of(run.train, steps) for steps in windows(stage))
+    return None if before is None or after is None else jump_of(before, after)[0]
 
 
-def _jump(train: Records, step: int, window: int) -> float | None:
-    before = mean_loss(train, step - window, step)
-    after = mean_loss(train, step, step + window)
-    return None if before is None or after is None else after - before
+def mean_loss(train: Records, steps: range) -> float | None:
+    """Returns the mean training loss of steps, counted from 0; None if one of them has no number, or no record."""
+    losses = losses_of(train, steps)
+    return None if losses is None else mean(losses)
 
 
-def mean_loss(train: Records, start: int, stop: int) -> float | None:
-    """Returns the mean training loss of the steps ``start`` to ``stop`` (exclusive), counted from 0.
+def losses_of(train: Records, steps: range) -> list[float] | None:
+    """Returns the training losses of steps, counted from 0.
 
     None if one of them has no number, or no record: every step writes one, but not everywhere are all of them kept.
     """
-    values: Floats = train.columns["loss"][(train.step > start) & (train.step <= stop)]
-    return float(values.mean()) if len(values) == stop - start > 0 and np.isfinite(values).all() else None
+    values: Floats = train.columns["loss"][(train.step > steps.start) & (train.step <= steps.stop)]
+    return values.tolist() if len(values) == len(steps) > 0 and np.isfinite(values).all() else None
 
 
 def _validation(runs: Sequence[Run], step: int) -> tuple[tuple[float, float] | None, tuple[int, int] | None]:

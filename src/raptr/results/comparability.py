@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raptr.results.run import SMALLER, Run
-from raptr.units import usable
+from raptr.rundir.json_record import as_record
 
 _WRONG = {
     ("data", "key"): "data",
@@ -48,12 +48,11 @@ def trouble(name: str, runs: Sequence[Run]) -> tuple[str, ...]:
     """
     said = []
     for run in runs:
-        result = run.result or {}
-        skipped, steps = (int(usable(result.get(key)) or 0) for key in ("skipped_updates", "steps"))
-        if skipped:
-            ended = f"; it diverged, and ended before {run.steps:,}" if result.get("diverged") else ""
+        result = run.result
+        if result is not None and result.skipped_updates:
+            ended = f"; it diverged, and ended before {run.steps:,}" if result.diverged else ""
             said.append(
-                f"{name}, seed {run.seed}: {skipped:,} of {steps:,} updates were not made "
+                f"{name}, seed {run.seed}: {result.skipped_updates:,} of {result.steps:,} updates were not made "
                 f"(loss or gradient norm not finite){ended}."
             )
     return tuple(said)
@@ -62,8 +61,8 @@ def trouble(name: str, runs: Sequence[Run]) -> tuple[str, ...]:
 def _differing(runs: Sequence[Run], path: tuple[str, ...], name: str) -> str:
     found: dict[str, list[str]] = {}
     for run in runs:
-        value = _value(run.info, path)
-        if value is not None:
+        value = _value(as_record(run.info), path)
+        if value not in (None, {}):
             found.setdefault(json.dumps(value, sort_keys=True, default=str), []).append(run.folder.name)
     if len(found) < 2:
         return ""

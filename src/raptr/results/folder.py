@@ -9,10 +9,10 @@ from typing import Any
 from raptr.errors import RaptrError
 from raptr.results.comparability import disagreements, trouble
 from raptr.results.outcome import Outcome, outcome_of
-from raptr.results.run import Run, read_json, read_run, read_text
+from raptr.results.run import Run, read_run
 from raptr.results.sweep import Sweep, read_sweep
-
-FILE = "comparison.json"
+from raptr.rundir.paths import COMPARISON, COMPARISON_INFO, RUN_INFO, read_json, read_text
+from raptr.rundir.run_record import BROKEN, ComparisonInfo
 
 _RUN = re.compile(r"(?P<method>.+)-seed(?P<seed>\d+)")
 
@@ -99,9 +99,9 @@ def read_folder(folder: Path) -> Comparison:
             f"{folder} is not a folder. Give the folder of a run or of a comparison, such as runs/demo, "
             "as `raptr train` and `raptr compare` make them."
         )
-    if (folder / "run.json").is_file():
+    if (folder / RUN_INFO).is_file():
         return _single(read_run(folder))
-    runs = {path.parent.name: read_run(path.parent) for path in sorted(folder.glob("*/run.json"))}
+    runs = {path.parent.name: read_run(path.parent) for path in sorted(folder.glob(f"*/{RUN_INFO}"))}
     if not runs:
         raise RaptrError(
             f"{folder} holds no runs: neither {folder.name}/run.json nor {folder.name}/<method>-seed<k>/run.json. "
@@ -110,37 +110,13 @@ def read_folder(folder: Path) -> Comparison:
     return _several(folder, runs, _description(folder, runs))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Description:
-    """What belongs to a comparison: ``comparison.json``, or what can be seen where there is none."""
-
-    name: str
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    baseline: str
-    budget: str
-    notes: tuple[str, ...]
-    tuned: tuple[str, ...]
-
-
-def _description(folder: Path, runs: Mapping[str, Run]) -> _Description:
-    path = folder / FILE
+def _description(folder: Path, runs: Mapping[str, Run]) -> ComparisonInfo:
+    """What belongs to a comparison: comparison.json, or what can be seen if there is none."""
+    path = folder / COMPARISON_INFO
     content = read_json(path) if path.is_file() else _seen(runs)
     try:
-        methods = tuple(str(label) for label in content["methods"])
-        found = _Description(
-            name=str(content.get("name") or folder.name),
-            methods=methods,
-            seeds=tuple(int(seed) for seed in content["seeds"]),
-            baseline=str(content.get("baseline") or ("full" if "full" in methods else methods[0])),
-            budget=str(content.get("budget") or ""),
-            notes=tuple(str(note) for note in content.get("notes") or ()),
-            tuned=tuple(str(key) for key in content.get("tuned") or ()),
-        )
-        if found.baseline not in methods:
-            raise ValueError(f"the baseline {found.baseline!r}, which is not among the methods {', '.join(methods)}")
-        return found
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        return ComparisonInfo.of(content, folder)
+    except BROKEN as error:
         raise RaptrError(
             f"{path} lacks or garbles {error}. Expected are name, budget, baseline, methods and seeds; "
             "repeat `raptr compare`, which writes it."
@@ -152,7 +128,7 @@ def _seen(runs: Mapping[str, Run]) -> dict[str, Any]:
     return {
         "methods": list(dict.fromkeys(_method_of(name) for name in runs)),
         "seeds": sorted({run.seed for run in runs.values()}),
-        "name": next((run.info.get("name") for run in runs.values()), None),
+        "name": next((run.info.name for run in runs.values()), None),
     }
 
 
@@ -161,7 +137,7 @@ def _method_of(name: str) -> str:
     return found["method"] if found else name
 
 
-def _several(folder: Path, runs: Mapping[str, Run], told: _Description) -> Comparison:
+def _several(folder: Path, runs: Mapping[str, Run], told: ComparisonInfo) -> Comparison:
     keys = sorted(told.methods, key=lambda key: key != told.baseline)
     own = {key: _runs_of(key, told.seeds, runs) for key in keys}
     belonging = {run.folder.name for found in own.values() for run in found}
@@ -189,7 +165,7 @@ def _several(folder: Path, runs: Mapping[str, Run], told: _Description) -> Compa
         budget=told.budget,
         seeds=told.seeds,
         notes=told.notes,
-        config=read_text(folder / "comparison.yaml"),
+        config=read_text(folder / COMPARISON),
         tuned=told.tuned,
         sweep=read_sweep(folder),
         others=tuple(name for name in runs if name not in belonging),
@@ -216,7 +192,7 @@ def _single(run: Run) -> Comparison:
     )
     return Comparison(
         folder=run.folder,
-        name=str(run.info.get("name") or run.folder.name),
+        name=run.info.name or run.folder.name,
         methods=(method,),
         baseline=None,
         budget="",

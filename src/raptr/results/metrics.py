@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raptr.errors import RaptrError
+from raptr.rundir.json_record import numbers
+from raptr.rundir.metrics_lines import BoundaryLine, EvalLine, TrainLine
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-COUNTERS = ("tokens", "layer_flops", "total_flops", "seconds")
-
-_KINDS = ("train", "eval")
+_KINDS = (TrainLine.KIND, EvalLine.KIND, BoundaryLine.KIND)
+_NO_COLUMNS = ("step", "stage")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,8 @@ class Records:
     active_sources: Mapping[str, Floats]
 
 
-def read_metrics(path: Path, layers: tuple[int, ...]) -> tuple[Records, Records]:
-    """Returns the training records and the evaluations of ``metrics.jsonl``.
+def read_metrics(path: Path, layers: tuple[int, ...]) -> tuple[Records, Records, dict[int, BoundaryLine]]:
+    """Returns the training records, the evaluations and the boundaries (by their step) of ``metrics.jsonl``.
 
     A last line without a line end that is no JSON was cut off when the run was killed, and is left out.
     Where a resumed run wrote a step again, the later record counts. Records of other kinds are ignored, and so
@@ -57,6 +58,7 @@ def read_metrics(path: Path, layers: tuple[int, ...]) -> tuple[Records, Records]
     """
     train: dict[int, dict[str, Any]] = {}
     evals: dict[int, dict[str, Any]] = {}
+    boundaries: dict[int, BoundaryLine] = {}
     kept: dict[int, tuple[Bools, ...]] = {}
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
     for number, line in enumerate(lines, start=1):
@@ -72,17 +74,20 @@ def read_metrics(path: Path, layers: tuple[int, ...]) -> tuple[Records, Records]
             kind, step = record["kind"], int(record.get("step", -1))
             if step < 0 and kind in _KINDS:
                 raise ValueError("no step")
-            if kind == "train":
+            if kind == TrainLine.KIND:
                 kept[step] = tuple(_mask(one, size) for one, size in zip(record["layers"], layers, strict=True))
                 train[step] = record
-            elif kind == "eval":
+            elif kind == EvalLine.KIND:
                 evals[step] = record
+            elif kind == BoundaryLine.KIND:
+                boundaries[step] = BoundaryLine.of(record)
         except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise _broken(path, number, f"lacks or garbles {error}") from error
     try:
         return (
-            _records(train, ("loss", "grad_norm", "learning_rate", *COUNTERS), kept, layers),
-            _records(evals, ("eval_loss", "eval_loss_active", *COUNTERS), {}, ()),
+            _records(train, TrainLine, kept, layers),
+            _records(evals, EvalLine, {}, ()),
+            boundaries,
         )
     except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise RaptrError(f"{path} holds a value that is no number ({error}).") from error
@@ -106,7 +111,7 @@ def _mask(kept: list[int], layers: int) -> Bools:
 
 def _records(
     found: dict[int, dict[str, Any]],
-    names: tuple[str, ...],
+    kind: type[TrainLine | EvalLine],
     kept: dict[int, tuple[Bools, ...]],
     layers: tuple[int, ...],
 ) -> Records:
@@ -117,7 +122,11 @@ def _records(
     )
     return Records(
         step=np.array(steps, dtype=np.int64),
-        columns={name: _column([found[step].get(name) for step in steps]) for name in names},
+        columns={
+            name: _column([found[step].get(name, absent) for step in steps])
+            for name, absent in numbers(kind).items()
+            if name not in _NO_COLUMNS
+        },
         kept=masks,
         sources=_by_source([found[step].get("eval_losses") or {} for step in steps]),
         active_sources=_by_source([found[step].get("eval_losses_active") or {} for step in steps]),

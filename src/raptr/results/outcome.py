@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raptr.results.equal_loss import Measure, Saving, curve_of, savings
-from raptr.results.metrics import COUNTERS
 from raptr.results.run import Run
 from raptr.results.statistics import Interval, mean, t_interval, verdict
+from raptr.rundir.metrics_lines import COUNTERS
 from raptr.units import usable
 
 COSTS = ("steps", "tokens", "epochs", "layer_flops", "total_flops", "seconds")
@@ -95,9 +95,8 @@ def final_loss(run: Run, source: str | None = None) -> float | None:
     if run.result is None:
         return None
     if source is None:
-        return usable(run.result.get("eval_loss"))
-    told = run.result.get("eval_losses")
-    return usable(told.get(source)) if isinstance(told, Mapping) else None
+        return usable(run.result.eval_loss)
+    return usable(run.result.eval_losses.get(source))
 
 
 def _losses(done: Sequence[Run], paired: Sequence[Run], theirs: Mapping[int, Run], source: str | None) -> Losses:
@@ -129,7 +128,8 @@ def _costs(runs: Sequence[Run], done: Sequence[Run]) -> dict[str, float | None]:
     costs: dict[str, float | None] = {}
     whole = [run for run in done if final_loss(run) is not None]
     for name in COSTS:
-        values = [value for run in whole or done if (value := usable((run.result or {}).get(name))) is not None]
+        results = [run.result for run in whole or done if run.result is not None]
+        values = [value for result in results if (value := usable(result.cost(name))) is not None]
         costs[name] = mean(values) if values else _so_far(runs[0], name) if runs else None
     return costs
 

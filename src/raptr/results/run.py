@@ -1,54 +1,75 @@
 """One run folder: its files as checked values."""
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from raptr.errors import RaptrError
+from raptr.plan import Stage
 from raptr.results.metrics import Records, read_metrics
-
-FORMAT = 1
+from raptr.rundir.metrics_lines import BoundaryLine
+from raptr.rundir.paths import CONFIG, METRICS, RESULT, RUN_INFO, read_json, read_text
+from raptr.rundir.run_record import BROKEN, Result, RunInfo
 
 SMALLER = "smaller"  # the control that is a dense model of fewer layers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """Steps ``start`` to ``stop`` (exclusive, from 0) with ``sizes`` layers kept, one size a stack.
+class Run:
+    """What one run folder says.
 
-    A size that changes from step to step is its mean, which need not be whole.
+    Attributes:
+        folder: of the run.
+        info: the content of run.json.
+        config: the text of config.yaml.
+        train: the training steps that were recorded.
+        evals: the evaluations.
+        boundaries: step at which a stage begins -> what was recorded of that boundary.
+        result: the content of result.json; None if the run is not finished.
     """
 
-    start: int
-    stop: int
-    sizes: tuple[float, ...]
-    warmup: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What one run folder says."""
-
     folder: Path
-    label: str
-    method: str
-    seed: int
-    steps: int
-    stacks: tuple[tuple[str, int], ...]
-    stages: tuple[Stage, ...]
-    info: Mapping[str, Any]
+    info: RunInfo
     config: str
     train: Records
     evals: Records
-    result: Mapping[str, Any] | None
+    boundaries: Mapping[int, BoundaryLine]
+    result: Result | None
+
+    @property
+    def label(self) -> str:
+        """What the run is called."""
+        return self.info.label
+
+    @property
+    def method(self) -> str:
+        """The name of its method in the config."""
+        return self.info.method
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.info.seed
+
+    @property
+    def steps(self) -> int:
+        """The planned number of steps."""
+        return self.info.steps
+
+    @property
+    def stacks(self) -> tuple[tuple[str, int], ...]:
+        """The name and the number of layers of each stack."""
+        return tuple((stack.name, stack.layers) for stack in self.info.plan.stacks)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the plan."""
+        return self.info.plan.stages
 
     @property
     def control(self) -> str:
         """What the run is a control for, such as `SMALLER`; empty for a method."""
-        return str(self.info.get("control") or "")
+        return self.info.control
 
     @property
     def finished(self) -> bool:
@@ -61,81 +82,41 @@ class Run:
         return int(self.train.step[-1]) if len(self.train.step) else 0
 
 
-def _size(value: Any) -> float:
-    """A number of layers: whole, or the mean of a stage in which it changes."""
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"a stage of {value} layers")
-    return number
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns the JSON object in ``path``.
-
-    Raises:
-        RaptrError: The file cannot be read, is no JSON object, or has a format this version does not know.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # halves of characters can be written in JSON
-    except (OSError, ValueError, RecursionError) as error:
-        raise RaptrError(
-            f"{path} cannot be read as JSON ({error}). It is written by `raptr`; repeat the command that made it."
-        ) from error
-    if not isinstance(value, dict):
-        raise RaptrError(f"{path} holds {type(value).__name__}, but a JSON object is expected.")
-    if value.get("format", FORMAT) != FORMAT:
-        raise RaptrError(
-            f"{path} has format {value['format']!r}, this version of raptr reads format {FORMAT}. "
-            "Make the report with the version that made the run."
-        )
-    return value
-
-
-def read_text(path: Path) -> str:
-    """Returns the text of ``path``; nothing if there is no such file."""
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
 def read_run(folder: Path) -> Run:
     """Returns the run in ``folder``, finished or not.
 
     Raises:
         RaptrError: ``run.json`` or a line of ``metrics.jsonl`` is missing something or is broken.
     """
-    path = folder / "run.json"
-    info = read_json(path)
+    path = folder / RUN_INFO
+    content = read_json(path)
     try:
-        plan = info["plan"]
-        stacks = tuple((str(stack["name"]), int(stack["layers"])) for stack in plan["stacks"])
-        stages = tuple(
-            Stage(
-                start=int(stage["start"]),
-                stop=int(stage["stop"]),
-                sizes=tuple(_size(size) for size in stage["sizes"]),
-                warmup=bool(stage.get("warmup", False)),
-            )
-            for stage in plan["stages"]
-        )
-        method, seed, steps = str(info["method"]), int(info["seed"]), int(info["steps"])
-    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        info = RunInfo.of(content)
+    except BROKEN as error:
         raise RaptrError(
             f"{path} lacks or garbles {error}. Expected are method, seed, steps and plan "
             "(stacks with name and layers, stages with start, stop and sizes)."
         ) from error
-    train, evals = read_metrics(folder / "metrics.jsonl", tuple(layers for _, layers in stacks))
-    result = folder / "result.json"
+    train, evals, boundaries = read_metrics(folder / METRICS, tuple(stack.layers for stack in info.plan.stacks))
     return Run(
         folder=folder,
-        label=str(info.get("label") or method),
-        method=method,
-        seed=seed,
-        steps=steps,
-        stacks=stacks,
-        stages=stages,
         info=info,
-        config=read_text(folder / "config.yaml"),
+        config=read_text(folder / CONFIG),
         train=train,
         evals=evals,
-        result=read_json(result) if result.is_file() else None,
+        boundaries=boundaries,
+        result=_result(folder / RESULT),
     )
+
+
+def _result(path: Path) -> Result | None:
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    try:
+        return Result.of(content)
+    except BROKEN as error:
+        raise RaptrError(
+            f"{path} lacks or garbles {error}. Expected are steps, epochs, tokens, FLOPs, seconds and eval_loss; "
+            "repeat the command that made it."
+        ) from error

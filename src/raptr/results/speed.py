@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raptr.results.run import Run, Stage
+from raptr.plan import Stage
+from raptr.results.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)

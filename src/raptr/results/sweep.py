@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from raptr.errors import RaptrError
-from raptr.results.run import read_json
+from raptr.rundir.paths import SWEEP, read_json
 from raptr.units import usable
-
-FILE = "sweep.json"
 
 Values = Mapping[str, Any]
 
@@ -60,7 +58,7 @@ def read_sweep(folder: Path) -> Sweep | None:
     Raises:
         RaptrError: ``sweep.json`` is broken.
     """
-    path = folder / FILE
+    path = folder / SWEEP
     if not path.is_file():
         return None
     content = read_json(path)

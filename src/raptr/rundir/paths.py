@@ -1,7 +1,6 @@
-"""A run's folder: whose it is, what is in it, and files that are whole or not there."""
+"""The files of a run folder: their names, atomic writing, and checked reading."""
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,65 +9,80 @@ from pathlib import Path
 from typing import Any
 
 from raptr.errors import RaptrError
+from raptr.rundir.json_record import to_json
 
-Result = dict[str, Any]
-"""What a finished run did: steps, tokens, epochs, FLOPs, seconds, updates that were not made, the full model's last
-validation loss (NaN if the run diverged; in the file, null), and its ``eval_losses`` by validation source. Of a run
-that stopped because it diverged all are those of the steps it took, and ``diverged`` is true."""
+FORMAT = 1
+"""Of the JSON files of a run and of a comparison."""
 
+CONFIG = "config.yaml"
+RUN_INFO = "run.json"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+MODEL = "model"
+TENSORBOARD = "tensorboard"
 
-NUMBERS = ("steps", "tokens", "epochs", "layer_flops", "total_flops", "seconds", "eval_loss")
-"""Of a result, those that are one number."""
+COMPARISON = "comparison.yaml"
+COMPARISON_INFO = "comparison.json"
+CLOCK = "clock.json"
+SWEEP = "sweep.json"
+TRIALS = "sweep"
+SUMMARY = "summary.json"
 
-_KINDS = {"config.yaml": "run", "comparison.yaml": "comparison"}
+REPORT = "report.html"
+FIGURES = "figures"
+
+_KINDS = {CONFIG: "run", COMPARISON: "comparison"}
 """What a folder with such a file holds."""
 
 
-def to_json(content: Any, indent: int | None = None) -> str:
-    """JSON, in which a number that is not finite is null: a diverged run is still a readable one."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
 
-    def finite(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: finite(part) for key, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [finite(part) for part in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(finite(content), indent=indent, allow_nan=False)
+    Raises:
+        RaptrError: the file cannot be read, holds no JSON object, or has a format that this version does not know.
+    """
+    try:
+        value = _parsed(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RaptrError(
+            f"{path} cannot be read as JSON ({error}). It is written by `raptr`; repeat the command that made it."
+        ) from error
+    if not isinstance(value, dict):
+        raise RaptrError(f"{path} holds {type(value).__name__}, but a JSON object is expected.")
+    if value.get("format", FORMAT) != FORMAT:
+        raise RaptrError(
+            f"{path} has format {value['format']!r}, this version of raptr reads format {FORMAT}. "
+            "Make the report with the version that made the run."
+        )
+    return value
 
 
 @contextmanager
 def recorded(path: Path) -> Iterator[Any]:
-    """The content of a JSON file that raptr wrote; what it turns out not to hold in the ``with`` is said as damage.
+    """Give the content of a JSON file that a resumed command relies on; in the ``with``, errors of lookup are damage.
 
     Raises:
         RaptrError: the file is no JSON, or what was looked for is not in it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode("utf-8")  # halves of characters can be written in JSON
-        yield content
+        yield _parsed(path)
     except RaptrError:
         raise
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
         raise RaptrError(f"{path} is damaged ({error!r}); give another --output, or remove that folder.") from error
 
 
-def read_result(folder: Path) -> Result | None:
-    """What a run folder's finished run did; None if it is not finished.
+def _parsed(path: Path) -> Any:
+    """The value in a JSON file, as UTF-8 can write it again: JSON can hold halves of characters."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
 
-    Raises:
-        RaptrError: its result is damaged.
-    """
-    path = folder / "result.json"
-    if not path.exists():
-        return None
-    with recorded(path) as content:
-        found: Result = {name: math.nan if value is None else value for name, value in content.items()}
-        for value in (*(found[name] for name in NUMBERS), *found.get("eval_losses", {}).values()):
-            if value is not None:
-                math.isnan(value)  # refuses what is no number
-    return found
+
+def read_text(path: Path) -> str:
+    """Return the text of a file; nothing if there is no such file."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def check_folder(folder: Path, file: str) -> None:
@@ -111,10 +125,15 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a file, whole or not at all, also where several processes write it or the machine stops."""
+    """Write a file, whole or not at all, also if several processes write it or the machine stops."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, also if several processes write it or the machine stops."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

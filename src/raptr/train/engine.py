@@ -3,16 +3,28 @@
 import shutil
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from raptr.config import SMALLER, RunConfig, dump
 from raptr.errors import RaptrError, Stopped
 from raptr.lock import locked
-from raptr.rundir.paths import Result, check_folder, read_result, recorded, write_json, write_text
+from raptr.rundir.paths import (
+    CHECKPOINTS,
+    CONFIG,
+    METRICS,
+    MODEL,
+    RESULT,
+    RUN_INFO,
+    TENSORBOARD,
+    check_folder,
+    recorded,
+    write_json,
+    write_text,
+)
+from raptr.rundir.run_record import ChangeInfo, Result, RunInfo, read_result
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.callbacks.metrics import MetricsCallback
 from raptr.train.callbacks.nonfinite import Diverged, FiniteCallback
@@ -20,19 +32,10 @@ from raptr.train.callbacks.progress_bar import ProgressCallback
 from raptr.train.callbacks.stop import Stop, StopCallback
 from raptr.train.collect_run_info import facts_of, label_of, result_of, result_of_diverged
 from raptr.train.hf.fsdp import check_tied
-from raptr.train.hf.trainer import CHECKPOINTS, ProbeCallback, make_trainer
+from raptr.train.hf.trainer import ProbeCallback, make_trainer
 from raptr.train.ranks import check_alike, engine_of, from_main, is_main
 from raptr.train.resume.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints
-from raptr.train.resume.config_diff import (
-    CONFIG,
-    FACTS,
-    Change,
-    config_changes,
-    engine_change,
-    fact_changes,
-    longer,
-    refuse,
-)
+from raptr.train.resume.config_diff import Change, config_changes, engine_change, fact_changes, longer, refuse
 from raptr.train.resume.safe_load import tensors_only
 from raptr.train.setup.arguments import own_settings
 from raptr.train.setup.attention_check import check_attention
@@ -83,7 +86,7 @@ def train(
     task = own_task(task)
     existed, method = folder.exists(), task.config.build_method()
     facts = facts_of(task, task.plan(method), label_of(task, method), command)
-    check_alike(f"{dump(task.config)}\ndata: {facts['data']['key']}")
+    check_alike(f"{dump(task.config)}\ndata: {facts.data['key']}")
     with ExitStack() as held:
         from_main(lambda: check_folder(folder, CONFIG))
         from_main(lambda: held.enter_context(locked(folder)))
@@ -94,7 +97,7 @@ def _train(
     task: Task,
     folder: Path,
     existed: bool,
-    facts: dict[str, Any],
+    facts: RunInfo,
     console: Console,
     title: str | None,
     stop: Stop,
@@ -123,7 +126,7 @@ def _train(
     progressive = ProgressiveCallback(config.build_method(), inactive=inactive, compile=own.torch_compile)
     probe = ProbeCallback()
     metrics = MetricsCallback(
-        folder / "metrics.jsonl",
+        folder / METRICS,
         progressive,
         task.costs,
         task.tokens_per_step,
@@ -151,7 +154,8 @@ def _train(
         on_accelerator = trainer.args.device.type != "cpu"
         if own.probe_memory or (own.probe_memory is None and on_accelerator):
             probe.trainer, probe.samples = trainer, task.dearest(trainer.args.train_batch_size)
-        facts["environment"]["engine"] = engine = engine_of(trainer)
+        engine = engine_of(trainer)
+        facts = replace(facts, environment={**facts.environment, "engine": engine})
         if engine == "fsdp2":
             check_tied(model)
         if checkpoint is not None:
@@ -179,7 +183,7 @@ def _train(
         reached, skipped = trainer.state.global_step, finite.skipped.total
         return from_main(lambda: _end(task, folder, result_of_diverged(task, metrics.progress, reached, skipped)))
     except RaptrError:
-        if not existed and is_main() and not (folder / "metrics.jsonl").exists():
+        if not existed and is_main() and not (folder / METRICS).exists():
             shutil.rmtree(folder, ignore_errors=True)  # nothing was trained; what mends it makes another run
         raise
     finally:
@@ -189,41 +193,41 @@ def _train(
 
     if uses_cache is not None:
         model.config.use_cache = uses_cache
-    trainer.save_model(str(folder / "model"))
+    trainer.save_model(str(folder / MODEL))
     return from_main(lambda: _end(task, folder, result_of(task, metrics.progress, task.steps, finite.skipped.total)))
 
 
 def _found(
-    task: Task, folder: Path, facts: dict[str, Any], allowed: Collection[str]
+    task: Task, folder: Path, facts: RunInfo, allowed: Collection[str]
 ) -> tuple[Result | None, Checkpoint | None, list[Change]]:
     """What a run's folder holds: the result of a finished run, a checkpoint; and what is no more as it was."""
-    begun = (folder / FACTS).exists()
+    begun = (folder / RUN_INFO).exists()
     more = longer(folder, facts, task.plan(task.config.build_method())) if begun else set()
     changes = refuse(folder, _config_changes(folder, task.config, facts), {*allowed, *more})
     finished = read_result(folder)
-    checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / "metrics.jsonl")
+    checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / METRICS)
     if begun and (finished is not None or checkpoint is not None):
         changes += refuse(folder, fact_changes(folder, facts), {*allowed, *more})
-    diverged = finished is not None and finished.get("diverged", False)  # after fewer steps than it was to take
-    if finished is None or finished["steps"] >= facts["steps"] or (diverged and not _prolonged(changes)):
+    diverged = finished is not None and finished.diverged  # after fewer steps than it was to take
+    if finished is None or finished.steps >= facts.steps or (diverged and not _prolonged(changes)):
         return finished, checkpoint, changes
     if checkpoint is None:
         raise RaptrError(
-            f"the run in {folder} is finished, after {finished['steps']} steps, and kept no checkpoint, so it cannot "
-            f"go on to {facts['steps']}; give another --output. checkpoints.keep_last=true keeps one for the next time."
+            f"the run in {folder} is finished, after {finished.steps} steps, and kept no checkpoint, so it cannot "
+            f"go on to {facts.steps}; give another --output. checkpoints.keep_last=true keeps one for the next time."
         )
     return None, checkpoint, changes
 
 
-def _config_changes(folder: Path, config: RunConfig, facts: dict[str, Any]) -> list[Change]:
+def _config_changes(folder: Path, config: RunConfig, facts: RunInfo) -> list[Change]:
     """How the config differs from that of the run in a folder.
 
     What ``methods`` says of a smaller model is in the model's config as well, and in runs of before only there.
     """
     found = config_changes(folder, config)
-    if facts.get("control") == SMALLER and (folder / FACTS).exists():
-        with recorded(folder / FACTS) as before:
-            if before.get("control") == SMALLER:
+    if facts.control == SMALLER and (folder / RUN_INFO).exists():
+        with recorded(folder / RUN_INFO) as content:
+            if RunInfo.of(content).control == SMALLER:
                 return [change for change in found if change.key.partition(".")[0] != "methods"]
     return found
 
@@ -233,24 +237,25 @@ def _prolonged(changes: Sequence[Change]) -> bool:
 
 
 def _begin(
-    folder: Path, config: RunConfig, facts: dict[str, Any], checkpoint: Checkpoint | None, changes: Sequence[Change]
+    folder: Path, config: RunConfig, facts: RunInfo, checkpoint: Checkpoint | None, changes: Sequence[Change]
 ) -> None:
     """Make a folder this run's own, and clear it of what a stopped run left behind its last checkpoint."""
     if checkpoint is not None:
-        with recorded(folder / FACTS) as content:
-            before = list(content.get("changes", []))
-        facts["changes"] = [*before, *({"after_step": checkpoint.step, **asdict(change)} for change in changes)]
+        with recorded(folder / RUN_INFO) as content:
+            before = RunInfo.of(content).changes or ()
+        made = [ChangeInfo(after_step=checkpoint.step, **asdict(change)) for change in changes]
+        facts = replace(facts, changes=[*before, *made])
     write_text(folder / CONFIG, dump(config))
-    (folder / "result.json").unlink(missing_ok=True)
-    for leftover in ("model", *(["tensorboard"] if checkpoint is None else [])):
+    (folder / RESULT).unlink(missing_ok=True)
+    for leftover in (MODEL, *([TENSORBOARD] if checkpoint is None else [])):
         shutil.rmtree(folder / leftover, ignore_errors=True)
     remove_checkpoints(folder / CHECKPOINTS, but=checkpoint.path if checkpoint else None)
-    write_json(folder / FACTS, facts)
+    write_json(folder / RUN_INFO, facts)
 
 
 def _end(task: Task, folder: Path, result: Result) -> Result:
     """The run is finished."""
-    write_json(folder / "result.json", result)
+    write_json(folder / RESULT, result)
     _clear(task, folder)
     return result
 

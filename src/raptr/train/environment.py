@@ -4,26 +4,29 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import raptr
+from raptr.rundir.run_record import Environment
 
 
-def describe_environment() -> dict[str, Any]:
+def describe_environment() -> Environment:
     """Versions, processor, threads and accelerator, as plain data."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {
-        "python": platform.python_version(),
-        "raptr": raptr.__version__,
-        **{name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")},
-        "platform": platform.platform(terse=True),
-        "cpu": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": device,
-    }
+    return Environment(
+        python=platform.python_version(),
+        raptr=raptr.__version__,
+        torch=version("torch"),
+        transformers=version("transformers"),
+        accelerate=version("accelerate"),
+        numpy=version("numpy"),
+        platform=platform.platform(terse=True),
+        cpu=_processor(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        device=device,
+    )
 
 
 def _processor() -> str:

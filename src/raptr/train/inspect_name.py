@@ -10,6 +10,7 @@ import transformers
 from raptr.config import RunConfig, load, presets
 from raptr.errors import RaptrError
 from raptr.model import Inspection, inspect_model
+from raptr.rundir.paths import CONFIG
 from raptr.train.setup.model import build_model, build_model_config, check_depth
 from raptr.train.setup.predictions import predictions_of
 from raptr.train.setup.special_tokens import vocabulary_of
@@ -39,8 +40,8 @@ def find_model(name: str) -> tuple[Any, int | None, RunConfig | None]:
     """
     path = Path(name)
     if path.is_dir():
-        if not (path / "config.json").is_file() and (path / "config.yaml").is_file():
-            return _of_run(load(path / "config.yaml"))
+        if not (path / "config.json").is_file() and (path / CONFIG).is_file():
+            return _of_run(load(path / CONFIG))
         return _of_configuration(name), None, None
     if name in presets() or path.is_file() or path.suffix in (".yaml", ".yml"):
         return _of_run(load(name))

@@ -13,6 +13,7 @@ from rich.console import Console
 from helpers.runs import contents, metrics, run, tiny
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
+from raptr.rundir.json_record import as_record
 from raptr.train.engine import train
 from raptr.train.task import prepare_task
 from train.resume.test_resume import interrupted, same_end
@@ -36,7 +37,7 @@ def folder(stopped: Path, tmp_path: Path) -> Path:
 
 
 def go_on(config: RunConfig, folder: Path, cache: Path, *allowed: str) -> Any:
-    return train(prepare_task(config, cache), folder, console=Console(quiet=True), allowed=allowed)
+    return as_record(train(prepare_task(config, cache), folder, console=Console(quiet=True), allowed=allowed))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The loss around each stage boundary: the first boundary of all methods, the second, and so on."""
 
 import itertools
+from collections.abc import Sequence
 
 import altair as alt
 import numpy as np
@@ -10,7 +11,8 @@ from raptr.results.boundaries import Boundary, boundaries, mean_loss
 from raptr.results.folder import Comparison, Method
 from raptr.results.metrics import Floats
 from raptr.results.run import Run
-from raptr.units import layers
+from raptr.rundir.boundary_jump import windows
+from raptr.units import size
 
 AROUND = 0.05  # of the run, on either side
 POINTS = 30  # on either side
@@ -40,7 +42,8 @@ def boundary_rows(comparison: Comparison) -> list[tuple[list[Row], list[Row]]]:
             if number == len(found):
                 found.append(([], []))
             train, validation = found[number]
-            name = {"m": method.name, "k": f"{layers(one.before)} to {layers(one.after)}"}
+            sizes = (size(stage.sizes, stage.width) for stage in (one.before, one.after))
+            name = {"m": method.name, "k": " to ".join(sizes)}
             train += [{**name, **row} for row in _training(runs, one, points)]
             if one.validation is not None and one.evaluated is not None:
                 for step, loss in zip(one.evaluated, one.validation, strict=True):
@@ -59,7 +62,7 @@ def _training(runs: list[Run], boundary: Boundary, points: int) -> list[Row]:
     width = max(1, reach // points)
     # Bins end and begin at the boundary itself, so that none mixes the two stages.
     edges = boundary.step + width * np.arange(-(reach // width), reach // width + 1)
-    start = [mean_loss(one.train, boundary.step - boundary.window, boundary.step) for one in runs]
+    start = levels_of(runs, boundary)
     if None in start:
         return []
     lines, level = np.array([_binned(one, edges) for one in runs]), np.mean(np.array(start, dtype=np.float64))
@@ -70,8 +73,14 @@ def _training(runs: list[Run], boundary: Boundary, points: int) -> list[Row]:
     ]
 
 
+def levels_of(runs: Sequence[Run], boundary: Boundary) -> list[float | None]:
+    """Returns the mean training loss of each run just before a boundary; None where these steps were not recorded."""
+    before, _ = windows(boundary.after)
+    return [mean_loss(run.train, before) for run in runs]
+
+
 def _binned(run: Run, edges: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> Floats:
-    means = [mean_loss(run.train, int(start), int(stop)) for start, stop in itertools.pairwise(edges)]
+    means = [mean_loss(run.train, range(int(start), int(stop))) for start, stop in itertools.pairwise(edges)]
     return np.array(means, dtype=np.float64)  # None is NaN
 
 

@@ -60,7 +60,7 @@ def loss_rows(comparison: Comparison, axes: tuple[Axis, ...], source: str | None
         for run in method.runs if len(method.runs) > 1 else ():
             rows.seeds.extend(_seed_rows(method, run, axes, source))
         for stage in runs[0].stages[1:]:
-            row = {"m": method.name, "s": stage.start, "k": units.layers(stage.sizes)}
+            row = {"m": method.name, "s": stage.start, "k": units.size(stage.sizes, stage.width)}
             for axis in axes:
                 row[axis.counter], row["y"] = _boundary(runs, axis, curves[axis.counter], stage.start)
             if all(value is not None for value in row.values()):

@@ -5,18 +5,21 @@ from dataclasses import dataclass
 
 import altair as alt
 
+from raptr.plan import Stage
 from raptr.report.figures.common import Data, Row, layered, rounded
 from raptr.report.path_map import PathMap, path_map
 from raptr.report.recorded_paths import Known, Source, known_paths
 from raptr.results.folder import Comparison, Method
 from raptr.results.run import Run
-from raptr.units import layers as sizes_text
+from raptr.units import size
+from raptr.units import stage as stage_text
 
 TICK_EVERY = ((12, 1), (26, 2), (52, 4), (100, 8))
 MANY = 6  # with more panels, each is low
 HEIGHT, LOW = 260, 120  # pixels
 LABEL = 56  # pixels that a stage needs for its label; a narrower one gets the number alone
 NUMBER = 22  # and one that is narrower still, nothing
+WIDTH = 40  # that both need besides, if layers run a part of their heads and neurons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +64,26 @@ def _panel(method: Method, run: Run, known: Known, stack: int, longest: int) -> 
         rows=_merged(found),
         stages=[
             {
-                "a": stage.start,
-                "b": stage.stop,
-                "mid": (stage.start + stage.stop) / 2,
-                "k": "warm-up" if stage.warmup else f"{sizes_text(stage.sizes[stack : stack + 1])} layers",
-                "n": sizes_text(stage.sizes[stack : stack + 1]),
-                "wide": rounded((stage.stop - stage.start) / longest, 4),
+                "a": one.start,
+                "b": one.stop,
+                "mid": (one.start + one.stop) / 2,
+                **_labels(one, stack),
+                "wide": rounded((one.stop - one.start) / longest, 4),
             }
-            for stage in run.stages
+            for one in run.stages
         ],
     )
+
+
+def _labels(one: Stage, stack: int) -> Row:
+    """What stands above a stage if there are so many pixels for it: ``k`` above ``kw`` of them, ``n`` above ``nw``."""
+    sizes, narrow = one.sizes[stack : stack + 1], WIDTH if one.width < 1 else 0
+    return {
+        "k": "warm-up" if one.warmup else stage_text(sizes, one.width),
+        "n": size(sizes, one.width),
+        "kw": LABEL + narrow,
+        "nw": NUMBER + narrow,
+    }
 
 
 def _merged(found: PathMap) -> list[Row]:
@@ -161,7 +174,7 @@ def panel_chart(
     seams = stages.transform_filter("datum.a > 0").mark_rule(style="seam").encode(alt.X("a:Q"))
     labels = (
         stages.transform_calculate(
-            label=f"datum.wide * width > {LABEL} ? datum.k : datum.wide * width > {NUMBER} ? datum.n : ''"
+            label="datum.wide * width > datum.kw ? datum.k : datum.wide * width > datum.nw ? datum.n : ''"
         )
         .mark_text(style="label", baseline="bottom")
         .encode(alt.X("mid:Q"), alt.Y(value=-5), text="label:N")

@@ -5,7 +5,7 @@ import altair as alt
 from raptr.report.figures.common import Data, Row, layered, rounded
 from raptr.results.folder import Comparison, Method
 from raptr.results.speed import StageSpeed, speeds
-from raptr.units import layers, quantity, time_unit
+from raptr.units import quantity, size, time_unit
 
 ROW = 46  # pixels
 LABEL = 44  # pixels that the speed of a stage takes
@@ -32,8 +32,8 @@ def speed_rows(comparison: Comparison) -> tuple[list[Row], str]:
                     "m": name,
                     "a": rounded(start / factor),
                     "b": rounded((start + one.seconds) / factor),
-                    "k": layers(one.stage.sizes),
-                    "v": rounded(sum(one.stage.sizes) / most, 3),
+                    "k": size(one.stage.sizes, one.stage.width),
+                    "v": rounded(one.stage.width * sum(one.stage.sizes) / most, 3),
                     "share": rounded(one.share, 4),
                     "speed": f"{quantity(one.tokens_per_second)}/s",
                     "wide": rounded(one.seconds / longest, 4),
@@ -44,7 +44,10 @@ def speed_rows(comparison: Comparison) -> tuple[list[Row], str]:
 
 
 def speed_chart(data: Data, rows: list[Row], unit: str, *, width: int | str = "container") -> alt.LayerChart:
-    """Returns the chart: a method a row, a segment a stage; the stronger its colour, the more layers it trained."""
+    """Returns the chart: a method a row, a segment a stage; the stronger its colour, the more it trained.
+
+    The colour is the share of the layers, times the share of their heads and neurons.
+    """
     names = list(dict.fromkeys(row["m"] for row in rows))
     x = alt.X("a:Q", title=f"Training time ({unit})", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=6))
     y = alt.Y("m:N", sort=names, title=None, scale=alt.Scale(domain=names), axis=None)

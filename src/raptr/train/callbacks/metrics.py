@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from raptr.plan import LayerCosts, Plan
-from raptr.rundir.paths import to_json
+from raptr.rundir.json_record import to_json
+from raptr.rundir.metrics_lines import COUNTERS, EvalLine, Line, Totals, TrainLine
 from raptr.train.boundary import Boundaries
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.callbacks.nonfinite import FiniteCallback
@@ -22,36 +23,24 @@ ACTIVE = "_active"
 
 
 @dataclass
-class Progress:
-    """Running totals of a run.
+class Progress(Totals):
+    """Running totals of a run, and its last losses.
 
     Attributes:
-        tokens: tokens that were trained on.
-        layer_flops: FLOPs of the layers that really ran (forward and backward).
-        total_flops: the same with everything besides the layers.
-        seconds: wall clock of training, data loading included, validation and saving not.
         loss: the training loss of the last step; None before the first.
         eval_loss: the full model's last validation loss, the mean over validation sources; None before
             the first.
         eval_losses: the same by source.
     """
 
-    tokens: int = 0
-    layer_flops: float = 0.0
-    total_flops: float = 0.0
-    seconds: float = 0.0
     loss: float | None = None
     eval_loss: float | None = None
     eval_losses: dict[str, float] = field(default_factory=dict)
 
-    def totals(self) -> dict[str, float]:
-        """The totals under the names they have in metrics.jsonl."""
-        return {
-            "tokens": self.tokens,
-            "layer_flops": self.layer_flops,
-            "total_flops": self.total_flops,
-            "seconds": round(self.seconds, 4),
-        }
+    def totals(self) -> Totals:
+        """The totals as they are recorded."""
+        so_far = {name: getattr(self, name) for name in COUNTERS}
+        return Totals(**{**so_far, "seconds": round(self.seconds, 4)})
 
 
 def _mean(losses: Mapping[str, float]) -> float:
@@ -108,13 +97,9 @@ def layer_flops(
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     """Writes metrics.jsonl, on rank 0, and keeps the totals, which are those of all ranks.
 
-    A line of kind "train" holds the step (how many were completed), the stage, the kept layers, the
-    loss, gradient norm and learning rate of this very step, how fast it was, the totals, and how many updates
-    were skipped so far where there are any (`FiniteCallback`). A line of kind "boundary" holds how much the loss
-    jumped where a stage began (`Boundaries`). A line of kind "eval" holds the validation loss of the full model
-    after that many steps: the mean over the validation sources, and where there are several, that of each.
-    While the full model holds layers that were never trained, the same of the part that was is beside it,
-    ``eval_loss_active``.
+    The lines are those of `raptr.rundir.metrics_lines`: a `TrainLine` after each step, a `BoundaryLine` when a
+    stage has begun (`Boundaries`), and an `EvalLine` after each validation. While the full model holds layers that were
+    never trained, an evaluation also has the loss of the part that was.
 
     Args:
         path: the file; started anew, unless the state of a checkpoint is restored.
@@ -146,7 +131,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self._validations = tuple(validations)
         self._work = work
         self._peak_flops = peak_flops
-        self._speed: dict[str, float] = {}
+        self._tokens_per_second = 0.0
+        self._mfu: float | None = None
         self._measured: dict[str, float] = {}
         self._measured_active: dict[str, float] = {}
         self._mark = 0.0
@@ -202,8 +188,11 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
                 one.costs.of_layers(part, plan.shape, sequences, ranks) for one, part in zip(done, parts, strict=True)
             )
             other, tokens = _mean_of(one.costs.other for one in done), sum(one.tokens for one in done)
-        self._speed = self._speed_of(now - self._mark, tokens, layers + other, args.world_size)
-        self.progress.seconds += now - self._mark
+        seconds = now - self._mark
+        self._tokens_per_second = round(tokens / seconds, 1)
+        if self._peak_flops is not None:
+            self._mfu = round((layers + other) / (seconds * args.world_size * self._peak_flops), 4)
+        self.progress.seconds += seconds
         self.progress.tokens += int(tokens)
         self.progress.layer_flops += layers
         self.progress.total_flops += layers + other
@@ -227,29 +216,22 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self.progress.loss = logs["loss"]
         skipped = 0 if self.finite is None else self.finite.skipped.total
         self._write(
-            {
-                "kind": "train",
-                "step": state.global_step,
-                "stage": plan.stages.index(plan.stage(state.global_step - 1)),
-                "layers": plan.subnetwork(state.global_step - 1).layers,
-                "loss": logs["loss"],
-                "grad_norm": logs.get("grad_norm"),
-                "learning_rate": logs["learning_rate"],
-                **({"skipped_updates": skipped} if skipped else {}),
-                **self.progress.totals(),
-                **self._speed,
-            }
+            TrainLine(
+                step=state.global_step,
+                stage=plan.stages.index(plan.stage(state.global_step - 1)),
+                layers=plan.subnetwork(state.global_step - 1).layers,
+                loss=logs["loss"],
+                grad_norm=logs.get("grad_norm"),
+                learning_rate=logs["learning_rate"],
+                skipped_updates=skipped,
+                totals=self.progress.totals(),
+                tokens_per_second=self._tokens_per_second,
+                mfu=self._mfu,
+            )
         )
         jump = self._boundaries.add(plan, state.global_step - 1, logs["loss"])
         if jump is not None:
-            self._write({"kind": "boundary", **jump})
-
-    def _speed_of(self, seconds: float, tokens: float, flops: float, devices: int) -> dict[str, float]:
-        """Tokens per second of a step, and the share of the devices' peak that its FLOPs are, where that is known."""
-        found = {"tokens_per_second": round(tokens / seconds, 1)}
-        if self._peak_flops is not None:
-            found["mfu"] = round(flops / (seconds * devices * self._peak_flops), 4)
-        return found
+            self._write(jump)
 
     def on_evaluate(
         self,
@@ -278,24 +260,23 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self.progress.eval_losses = losses
         self.progress.eval_loss = _mean(losses)
         self._write(
-            {
-                "kind": "eval",
-                "step": step,
-                "stage": plan.stages.index(plan.stage(max(step - 1, 0))),
-                **self.progress.totals(),
-                "eval_loss": self.progress.eval_loss,
-                **({"eval_losses": losses} if several else {}),
-                **({"eval_loss_active": _mean(active)} if active else {}),
-                **({"eval_losses_active": active} if active and several else {}),
-            }
+            EvalLine(
+                step=step,
+                stage=plan.stages.index(plan.stage(max(step - 1, 0))),
+                totals=self.progress.totals(),
+                eval_loss=self.progress.eval_loss,
+                eval_losses=losses if several else None,
+                eval_loss_active=_mean(active) if active else None,
+                eval_losses_active=active if active and several else None,
+            )
         )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Saving does not count either."""
         self._mark = time.perf_counter()
 
-    def _write(self, record: dict[str, Any]) -> None:
+    def _write(self, line: Line) -> None:
         if not is_main():
             return
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(to_json(record) + "\n")
+            file.write(to_json(line) + "\n")

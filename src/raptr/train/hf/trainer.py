@@ -14,6 +14,8 @@ from transformers.loss.loss_utils import ForMaskedLMLoss
 from raptr.data import Collator, WindowCollator
 from raptr.model import attach_head, find_stacks
 from raptr.plan import Subnetwork, lr_factor_of, trained_part
+from raptr.rundir.json_record import as_record
+from raptr.rundir.paths import CHECKPOINTS, TENSORBOARD
 from raptr.train.callback import ProgressiveCallback
 from raptr.train.callbacks.metrics import ACTIVE, MetricsCallback
 from raptr.train.callbacks.nonfinite import FiniteCallback
@@ -25,7 +27,6 @@ from raptr.train.resume.config_diff import OwnHyperparameters
 from raptr.train.setup.arguments import build_arguments
 from raptr.train.task import Task
 
-CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints; it is there until the run is finished."""
 
 
@@ -125,7 +126,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
             factor = lr_factor_of(self.progressive.plan, self.state.global_step - 1)
             logs = {**logs, "learning_rate": logs["learning_rate"] * factor}
         if "loss" in logs and self.metrics is not None:
-            logs = {**logs, **self.metrics.progress.totals()}
+            logs = {**logs, **as_record(self.metrics.progress.totals())}
         if "total_flos" in logs and self.metrics is not None:
             logs = {**logs, "total_flos": self.metrics.progress.total_flops}
         super().log(logs, start_time)
@@ -229,7 +230,7 @@ def make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], ste
     trainer.validation_collator = task.collator(validation=True)
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):
-            callback.logging_dir = str(folder / "tensorboard")
+            callback.logging_dir = str(folder / TENSORBOARD)
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.create_optimizer_and_scheduler(steps)  # so that what is wrong with them shows now
     return trainer

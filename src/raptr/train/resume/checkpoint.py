@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 
 from raptr.errors import RaptrError
 from raptr.model.rank_check import gather_objects
-from raptr.rundir.paths import to_json, write_json
+from raptr.rundir.json_record import to_json
+from raptr.rundir.paths import write_json
 from raptr.train.ranks import from_main, is_main
 from raptr.train.resume.safe_load import NotPlain, check_lists
 

@@ -1,8 +1,8 @@
 """Whether a run that goes on is the one that was begun, and what of it may be another."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from raptr.config import RunConfig, parse
 from raptr.config.yaml import read_yaml
 from raptr.errors import RaptrError
 from raptr.plan import Plan, fingerprint
-from raptr.rundir.paths import recorded, to_json
-
-CONFIG, FACTS = "config.yaml", "run.json"
+from raptr.rundir.json_record import to_json
+from raptr.rundir.paths import CONFIG, RUN_INFO, recorded
+from raptr.rundir.run_record import RunInfo
 
 SAFE = {
     "checkpoints.every",
@@ -62,47 +62,49 @@ def config_changes(folder: Path, config: RunConfig) -> list[Change]:
     return [Change(k, old.get(k), new.get(k)) for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
 
 
-def fact_changes(folder: Path, facts: Mapping[str, Any]) -> list[Change]:
+def fact_changes(folder: Path, info: RunInfo) -> list[Change]:
     """How the facts of a run (of run.json) differ from those that are recorded in a folder: data, costs, versions."""
-    now = json.loads(to_json(dict(facts)))
-    with recorded(folder / FACTS) as before:
+    now = _as_read(info)
+    with recorded(folder / RUN_INFO) as content:
+        before = RunInfo.of(content)
+        old, new = dict(before.environment), dict(now.environment)
         pairs = {
-            "data": (before["data"]["key"], now["data"]["key"]),
-            "steps": (before["steps"], now["steps"]),
-            "flops": (before["flops"], now["flops"]),
-            "processes": (before["environment"].get("processes", 1), now["environment"]["processes"]),
-            **{name: (before["environment"][name], now["environment"][name]) for name in _VERSIONS},
+            "data": (before.data["key"], now.data["key"]),
+            "steps": (before.steps, now.steps),
+            "flops": (before.flops, now.flops),
+            "processes": (old.get("processes", 1), new["processes"]),
+            **{name: (old[name], new[name]) for name in _VERSIONS},
         }
     return [Change(key, old, new) for key, (old, new) in pairs.items() if old != new]
 
 
-def engine_change(folder: Path, facts: Mapping[str, Any]) -> list[Change]:
+def engine_change(folder: Path, info: RunInfo) -> list[Change]:
     """The same for the engine, which is known only when the Trainer is made."""
-    with recorded(folder / FACTS) as facts_before:
-        before = facts_before["environment"].get("engine", "single")
-    now = facts["environment"]["engine"]
+    with recorded(folder / RUN_INFO) as content:
+        before = RunInfo.of(content).environment.get("engine", "single")
+    now = info.environment["engine"]
     return [Change("engine", before, now)] if before != now else []
 
 
-def longer(folder: Path, facts: Mapping[str, Any], plan: Plan) -> set[str]:
+def longer(folder: Path, info: RunInfo, plan: Plan) -> set[str]:
     """The keys whose changes only add steps to the last stage of the run in a folder; none if they do more.
 
     Args:
         folder: of the run.
-        facts: of the run that goes on.
+        info: of the run that goes on.
         plan: of it, which must say of the steps of before what the plan of before said.
     """
-    now = json.loads(to_json(dict(facts)))["plan"]
-    with recorded(folder / FACTS) as content:
-        before = content["plan"]
-        old, new = before["stages"], now["stages"]
-        same = before["stacks"] == now["stacks"] and len(old) == len(new) and old[:-1] == new[:-1]
-        if not same or {**old[-1], "stop": 0} != {**new[-1], "stop": 0} or new[-1]["stop"] < old[-1]["stop"]:
+    now = _as_read(info).plan
+    with recorded(folder / RUN_INFO) as content:
+        before = RunInfo.of(content).plan
+        old, new = before.stages, now.stages
+        same = before.stacks == now.stacks and len(old) == len(new) and old[:-1] == new[:-1]
+        if not same or replace(old[-1], stop=0) != replace(new[-1], stop=0) or new[-1].stop < old[-1].stop:
             return set()
         # a rate that falls until the run's end has other draws; a run of before there were fingerprints is trusted
-        if before.get("fingerprint") not in (None, fingerprint(plan, plan.shape, old[-1]["stop"])):
+        if before.fingerprint not in (None, fingerprint(plan, plan.shape, old[-1].stop)):
             return set()
-    return {"steps", "training.max_steps", f"methods.{facts['method']}.lengths"}
+    return {"steps", "training.max_steps", f"methods.{info.method}.lengths"}
 
 
 def refuse(folder: Path, changes: Collection[Change], allowed: Collection[str]) -> list[Change]:
@@ -153,6 +155,11 @@ class OwnHyperparameters:
             self._scheduler.base_lrs, self._scheduler._last_lr = list(self._rates), rates
             for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
+
+
+def _as_read(info: RunInfo) -> RunInfo:
+    """The facts as a reader of their file has them."""
+    return RunInfo.of(json.loads(to_json(info)))
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
