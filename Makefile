@@ -2,7 +2,7 @@
 # make test   run the tests against the installed package
 # make lint   style, types
 # make bench  measure the speed on the CPU, under 15 minutes, and write docs/performance.md
-# make lowest run the tests of models with the lowest transformers that pyproject.toml allows
+# make lowest run the tests of models, of the Trainer and of resume with the lowest transformers that pyproject.toml allows
 #
 # All set up .venv by themselves; Python 3.11 or newer and make are all they need.
 
@@ -39,7 +39,7 @@ bench: $(VENV)/.installed
 LOWEST := $(shell sed -n 's/.*"transformers>=\(.*\)".*/\1/p' pyproject.toml)
 lowest: $(VENV)/.installed
 	@$(PIP) install --quiet --upgrade --target build/lowest transformers==$(LOWEST)
-	PYTHONPATH=build/lowest $(BIN)/python -m pytest -n auto --dist worksteal tests/model
+	PYTHONPATH=build/lowest $(BIN)/python -m pytest -n auto --dist worksteal tests/model tests/train/hf tests/train/resume
 
 # torch comes first and by its exact version: an open range can choose a build of several gigabytes.
 $(VENV)/.dependencies: constraints.txt pyproject.toml

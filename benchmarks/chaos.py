@@ -27,7 +27,7 @@ from typing import Any
 import torch
 import yaml
 
-from raptr.train.environment import describe_environment
+from raptr.train.collect_run_info import describe_environment
 
 STEPS, EVERY = 24, 2
 TIMES = ("seconds", "tokens_per_second", "mfu")

@@ -32,7 +32,7 @@ import torch
 from raptr.config import DataConfig, parse
 from raptr.data import prepare
 from raptr.data.text.builtin import read_builtin
-from raptr.train.environment import describe_environment
+from raptr.train.collect_run_info import describe_environment
 from raptr.train.task import Task, prepare_task
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

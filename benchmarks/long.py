@@ -32,8 +32,8 @@ from transformers.utils.logging import disable_progress_bar
 from raptr.config import RunConfig, parse
 from raptr.results.metrics import read_metrics
 from raptr.train.callbacks.stop import Stop
+from raptr.train.collect_run_info import describe_environment
 from raptr.train.engine import train
-from raptr.train.environment import describe_environment
 from raptr.train.task import prepare_task
 
 LAYERS = 4

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub.utils import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
-from raptr.train.environment import describe_environment
+from raptr.train.collect_run_info import describe_environment
 
 RESULTS = Path(__file__).parents[1] / "results"
 

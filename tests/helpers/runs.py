@@ -9,7 +9,11 @@ from rich.console import Console
 
 from raptr.config import RunConfig, parse
 from raptr.rundir.json_record import as_record
+from raptr.train.callbacks.stop import Stop
 from raptr.train.engine import train
+from raptr.train.run import Run, attach_to_task
+from raptr.train.setup.arguments import own_settings
+from raptr.train.setup.model import build_model
 from raptr.train.task import Task, prepare_task
 
 TINY: dict[str, Any] = {
@@ -49,6 +53,21 @@ def run(config: RunConfig, folder: Path, cache: Path) -> tuple[Task, dict[str, A
     """Train a configuration, silently; what it did as its result.json names it."""
     task = prepare_task(config, cache)
     return task, as_record(train(task, folder, console=Console(quiet=True)))
+
+
+def run_of(task: Task, folder: Path, title: str = "run") -> Run:
+    """The context of a run, for tests of what gets one."""
+    model = build_model(task.config, task.model_config)
+    return Run(
+        task=task,
+        plan=task.plan(task.config.build_method()),
+        folder=folder,
+        title=title,
+        console=Console(quiet=True),
+        net=attach_to_task(model, task, compile=False),
+        own=own_settings(task.config),
+        stop=Stop(),
+    )
 
 
 def metrics(folder: Path, kind: str) -> list[dict[str, Any]]:

@@ -15,7 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 
-IMPORTED = ("raptr.cli", "raptr.compare", "raptr.train.engine", "torch.distributed.fsdp", "torch._dynamo", "frozen")
+IMPORTED = (
+    "raptr.cli",
+    "raptr.compare",
+    "raptr.train.engine",
+    "torch.distributed.fsdp",
+    "torch._dynamo",
+    "helpers.frozen",
+)
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """Read when torch is imported, so by the process from which the others are forked."""

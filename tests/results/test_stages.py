@@ -12,7 +12,7 @@ from raptr.plan.schedule import stage_at
 from raptr.results.boundaries import boundaries
 from raptr.results.run import Run, read_run
 from raptr.results.speed import speeds
-from raptr.train.boundary import Boundaries
+from raptr.train.callbacks.boundary import Boundaries
 
 
 def lines(run: Run, kind: str) -> list[dict[str, float]]:

@@ -19,9 +19,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from raptr.errors import RaptrError
 from raptr.plan import Copy, LayerCosts, ModelShape, Subnetwork
 from raptr.rundir.paths import CLOCK, FORMAT, recorded, write_json
-from raptr.train.callback import ProgressiveCallback
-from raptr.train.environment import describe_environment
-from raptr.train.hf.trainer import make_trainer
+from raptr.train.callbacks.activate import ActivateCallback
+from raptr.train.collect_run_info import describe_environment
+from raptr.train.hf.trainer import TaskTrainer
+from raptr.train.run import attach_to_task
 from raptr.train.setup.arguments import own_settings
 from raptr.train.setup.model import build_model
 from raptr.train.task import Task
@@ -68,14 +69,11 @@ def read_clock(task: Task, folder: Path, console: Console) -> Clock:
 def _measure(task: Task) -> dict[str, Any]:
     rotation = _Rotation(_parts(task.shape))
     compiled = own_settings(task.config).torch_compile
-    progressive, timer = ProgressiveCallback(_Rotating(rotation), compile=compiled), _Timer()
-    model = build_model(task.config, task.model_config)
+    net, timer = attach_to_task(build_model(task.config, task.model_config), task, compile=compiled), _Timer()
     steps = _WARM_UP + _ROUNDS * len(rotation.parts)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(
-            task, Path(folder), model, [progressive, timer], steps, eval_on_start=False, report_to="none"
-        )
-        trainer.train()
+        callbacks = [ActivateCallback(net, rotation), timer]
+        TaskTrainer(task, Path(folder), net, callbacks, steps, eval_on_start=False, report_to="none").train()
     seconds = [
         statistics.median(timer.seconds[step] for step in range(_WARM_UP, steps) if rotation.subnetwork(step) == part)
         for part in rotation.parts
@@ -140,15 +138,6 @@ class _Rotation:
 
     def transition(self, step: int) -> tuple[Copy, ...]:
         return ()
-
-
-@dataclass(frozen=True)
-class _Rotating:
-    rotation: _Rotation
-    name = "rotation"
-
-    def plan(self, shape: ModelShape, steps: int) -> Any:
-        return self.rotation
 
 
 class _Timer(TrainerCallback):  # type: ignore[misc]

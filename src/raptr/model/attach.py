@@ -122,6 +122,11 @@ class AttachedModel:
         return "\n".join(lines)
 
     @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers of all stacks, in order."""
+        return [block for stack in self._stacks for block in stack.blocks]
+
+    @property
     def subnetwork(self) -> Subnetwork:
         """What a training step runs now: the whole model until something is activated."""
         return self._active or Subnetwork.full(self.shape)
@@ -288,14 +293,13 @@ class AttachedModel:
                 taking the gate out from under it would lose that class.
         """
         self._refuse_detached()
-        blocks = [block for stack in self._stacks for block in stack.blocks]
         if not self.detachable:
             raise RaptrError(
                 "the blocks' class was changed after attach (fully_shard does that); "
                 "a sharded model stays attached: save it, and load it where raptr is not attached."
             )
         self._widths.release()
-        for block in blocks:
+        for block in self.blocks:
             take_gate(block)
             if self._compiled:
                 block.__dict__.pop("_compiled_call_impl", None)
@@ -306,7 +310,7 @@ class AttachedModel:
     @property
     def detachable(self) -> bool:
         """Whether `detach` can give every block its class back: not after ``fully_shard``."""
-        gated = all(is_topmost(block) for stack in self._stacks for block in stack.blocks)
+        gated = all(map(is_topmost, self.blocks))
         return gated and self._widths.releasable
 
     def flops(self, length: int | None = None, target_length: int | None = None) -> LayerCosts:

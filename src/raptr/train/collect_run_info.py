@@ -1,14 +1,20 @@
 """What is known of a run before it begins, and what it did in the end: the content of run.json and result.json."""
 
 import math
+import os
+import platform
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 
-from raptr.config import SMALLER
+import torch
+
+import raptr
+from raptr.config import SMALLER, RunConfig
 from raptr.model import CONVENTION
-from raptr.plan import Method, Plan, fingerprint
+from raptr.plan import ModelShape, Plan, fingerprint
 from raptr.rundir.run_record import Environment, FlopsInfo, ModelInfo, PlanInfo, Result, RunInfo
 from raptr.train.callbacks.metrics import Progress
-from raptr.train.environment import describe_environment
 from raptr.train.ranks import world_size
 from raptr.train.setup.smaller_model import is_smaller
 from raptr.train.task import Task
@@ -34,14 +40,14 @@ def result_of(task: Task, progress: Progress, steps: int, skipped: int) -> Resul
     )
 
 
-def label_of(task: Task, method: Method) -> str:
+def label_of(config: RunConfig, shape: ModelShape) -> str:
     """What a run is called: its method, or the size of the smaller model that it trains."""
-    if is_smaller(task.config):
-        return f"Smaller, {'+'.join(map(str, task.shape.layers))} layers"
-    return str(method)
+    if is_smaller(config):
+        return f"Smaller, {'+'.join(map(str, shape.layers))} layers"
+    return str(config.build_method())
 
 
-def facts_of(task: Task, plan: Plan, label: str, command: str) -> RunInfo:
+def run_info_of(task: Task, plan: Plan, command: str) -> RunInfo:
     """What is known of a run before it begins."""
     config = task.config
     flops = FlopsInfo(convention=CONVENTION, layers=task.costs.layers, other=task.costs.other)
@@ -50,7 +56,7 @@ def facts_of(task: Task, plan: Plan, label: str, command: str) -> RunInfo:
     return RunInfo(
         name=config.name,
         method=config.method,
-        label=label,
+        label=label_of(task.config, plan.shape),
         control=SMALLER if is_smaller(config) else "",
         seed=config.seed,
         steps=task.steps,
@@ -67,3 +73,30 @@ def facts_of(task: Task, plan: Plan, label: str, command: str) -> RunInfo:
         environment=Environment(**describe_environment(), processes=world_size()),
         command=command,
     )
+
+
+def describe_environment() -> Environment:
+    """Versions, processor, threads and accelerator, as plain data."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return Environment(
+        python=platform.python_version(),
+        raptr=raptr.__version__,
+        torch=version("torch"),
+        transformers=version("transformers"),
+        accelerate=version("accelerate"),
+        numpy=version("numpy"),
+        platform=platform.platform(terse=True),
+        cpu=_processor(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        device=device,
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

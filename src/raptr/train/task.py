@@ -29,7 +29,6 @@ from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, Method, ModelShape, Plan, plan_cost
 from raptr.plan.schedule import MOST_STEPS
-from raptr.train.callbacks.metrics import MicroStep
 from raptr.train.setup.arguments import batch_of, build_arguments, rows_of
 from raptr.train.setup.denoising_windows import Denoised, denoise, denoising_costs
 from raptr.train.setup.model import SPECIAL_TOKENS, build_model, build_model_config
@@ -39,6 +38,18 @@ from raptr.train.setup.special_tokens import check_room, marked, vocabulary_of
 
 _VALIDATION_SEED = 0
 """Every run masks the validation text alike, whatever its seed, so that losses compare."""
+
+
+class MicroStep(NamedTuple):
+    """What one micro-step does, where steps differ.
+
+    Attributes:
+        costs: FLOPs of a step of the whole batch, if all of its micro-steps were like this one.
+        tokens: of this micro-step.
+    """
+
+    costs: LayerCosts
+    tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)

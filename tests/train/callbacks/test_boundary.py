@@ -7,7 +7,7 @@ import pytest
 from raptr import RaPTr
 from raptr.plan import ModelShape, Schedule
 from raptr.rundir.metrics_lines import BoundaryLine
-from raptr.train.boundary import Boundaries
+from raptr.train.callbacks.boundary import Boundaries
 
 PLAN = RaPTr(Schedule.parse("2-3-4", lengths=(8, 4, 8))).plan(ModelShape.of(layers=4), 20)  # stages of 8, 4 and 8 steps
 

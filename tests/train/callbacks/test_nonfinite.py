@@ -11,12 +11,11 @@ import transformers
 from rich.console import Console
 from transformers import TrainerControl, TrainerState
 
-from helpers.runs import contents, metrics, run, tiny
-from raptr import ModelShape, RaPTr
+from helpers.runs import contents, metrics, run, run_of, tiny
 from raptr.compare import compare
-from raptr.train.callback import ProgressiveCallback
 from raptr.train.callbacks.nonfinite import Diverged, FiniteCallback
-from raptr.train.hf.trainer import Trainer
+from raptr.train.hf.trainer import RunTrainer
+from raptr.train.task import prepare_task
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, steps: set[int], what: str) -> list[dict[str, torch.Tensor]]:
@@ -24,7 +23,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, steps: set[int], what: str) -> list[
     seen: list[dict[str, torch.Tensor]] = []
     training_step = transformers.Trainer.training_step
 
-    def step(self: Trainer, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def step(self: RunTrainer, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         loss = training_step(self, model, *args, **kwargs)
         if self.state.global_step in steps:
@@ -98,7 +97,7 @@ def test_a_comparison_goes_on_without_what_diverged(
 ) -> None:
     training_step = transformers.Trainer.training_step
 
-    def step(self: Trainer, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def step(self: RunTrainer, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = training_step(self, model, *args, **kwargs)
         broke = self.state.max_steps != 9 and self.state.global_step >= 4  # RaPTr's, which are more
         return loss * math.nan if broke else loss
@@ -137,13 +136,12 @@ def test_a_comparison_goes_on_without_what_diverged(
     assert contents(tmp_path / "comparison") == before, "it is finished, and not trained again"
 
 
-def test_what_a_gradient_scaler_leaves_out_is_counted() -> None:
+def test_what_a_gradient_scaler_leaves_out_is_counted(tmp_path: Path, cache: Path) -> None:
     """In fp16 the scaler does not call the optimizer where gradients are not finite; the next good update is made."""
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([weight], lr=0.1)
-    progressive = ProgressiveCallback(RaPTr("2"))
-    progressive.plan = RaPTr("2").plan(ModelShape.of(layers=2), 50)
-    finite = FiniteCallback(3, progressive)
+    task = prepare_task(tiny(training__max_steps=50, stability__max_skipped_updates=3), cache)
+    finite = FiniteCallback(run_of(task, tmp_path / "run"))
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     state, nothing = TrainerState(), TrainerControl()
     finite.on_train_begin(None, state, nothing, optimizer=optimizer)

@@ -1,31 +1,27 @@
 """The progress of a run: what it says, and the time it predicts."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from helpers.runs import tiny
-from raptr.plan import LayerCosts, ModelShape, RaPTr
-from raptr.train.callback import ProgressiveCallback
-from raptr.train.callbacks.metrics import MetricsCallback
-from raptr.train.callbacks.progress_bar import ProgressCallback
-from raptr.train.engine import train
+from helpers.runs import run_of, tiny
+from raptr.plan import LayerCosts, ModelShape
+from raptr.train.engine import callbacks_of, train
 from raptr.train.task import prepare_task
 
 SHAPE = ModelShape.of(layers=4)
 
 
-def test_time_left_knows_that_later_stages_are_dearer(tmp_path: Path) -> None:
-    costs = LayerCosts.uniform(SHAPE)
-    progressive = ProgressiveCallback(RaPTr("2-4"))
-    progressive.plan = RaPTr("2-4").plan(SHAPE, 20)
-    metrics = MetricsCallback(tmp_path / "metrics.jsonl", progressive, costs, tokens=1, validations=["validation"])
-    bar = ProgressCallback("run", Console(quiet=True), progressive, metrics, costs)
-    bar._expected = 10 * 2 + 10 * 4
+def test_time_left_knows_that_later_stages_are_dearer(tmp_path: Path, cache: Path) -> None:
+    task = prepare_task(tiny(methods__raptr={"schedule": "2-4"}, training__max_steps=20), cache)
+    run = run_of(replace(task, costs=LayerCosts.uniform(SHAPE)), tmp_path / "run")
+    callbacks = callbacks_of(run)
+    bar, progress = callbacks.bar, callbacks.metrics.progress
     assert bar.seconds_left() is None, "nothing is known before the first step"
-    metrics.progress.seconds, metrics.progress.total_flops = 10.0, 10 * 2.0
+    progress.seconds, progress.total_flops = 10.0, 10 * 2.0
     assert bar.seconds_left() == pytest.approx(20.0), "half of the steps, but a third of the work"
 
 

@@ -11,16 +11,22 @@ from typing import Any
 import pytest
 from rich.console import Console
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 import raptr
-from helpers.runs import contents, metrics, run, timeless, tiny
+from helpers.runs import contents, metrics, run, run_of, timeless, tiny
 from model.test_distributed import launch
 from raptr.compare import compare
 from raptr.errors import RaptrError
-from raptr.train.hf.trainer import make_trainer
+from raptr.train.engine import callbacks_of, make_trainer
 from raptr.train.ranks import engine_of
-from raptr.train.setup.model import build_model
 from raptr.train.task import prepare_task
 
 WORKER = Path(__file__).with_name("engine_worker.py")
@@ -200,13 +206,21 @@ def test_torchrun_starts_the_command_and_one_process_speaks(tmp_path: Path, cach
     assert (environment_of_run["processes"], environment_of_run["engine"]) == (2, "ddp")
 
 
+def small_llama() -> LlamaForCausalLM:
+    """Four layers, of no particular kind."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "vocab_size": 32}
+    return LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=4, use_cache=False))
+
+
 def test_processes_that_would_train_alone_are_refused(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RaptrError, match="2 processes were started, but Accelerate sees 1"):
         prepare_task(tiny(training__use_cpu=False), cache)
-    callback = raptr.ProgressiveCallback(raptr.RaPTr("2-4"))
+    callback, model = raptr.ProgressiveCallback(raptr.RaPTr("2-4")), small_llama()
     with pytest.raises(RaptrError, match="2 processes were started, but the Trainer sees one"):
-        callback.on_train_begin(TrainingArguments(report_to="none"), TrainerState(), TrainerControl())
+        callback.on_train_begin(
+            TrainingArguments(report_to="none"), TrainerState(max_steps=4), TrainerControl(), model=model
+        )
 
 
 def test_a_comparison_is_not_started_by_torchrun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> None:
@@ -226,7 +240,8 @@ def test_a_comparison_is_not_started_by_torchrun(monkeypatch: pytest.MonkeyPatch
 
 def test_fsdp_without_an_accelerator_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> None:
     task = prepare_task(tiny(), cache)
-    trainer = make_trainer(task, tmp_path / "run", build_model(task.config, task.model_config), [], 3)
+    run = run_of(task, tmp_path / "run")
+    trainer = make_trainer(run, callbacks_of(run), resumes=False)
     assert engine_of(trainer) == "single"
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(RaptrError, match="without saying so"):

@@ -13,7 +13,7 @@ import raptr
 from helpers.runs import contents, metrics, run, timeless, tiny
 from raptr.errors import RaptrError
 from raptr.train import engine
-from raptr.train.hf.trainer import Trainer
+from raptr.train.hf.trainer import RunTrainer
 from raptr.train.setup.model import build_model
 from raptr.train.task import prepare_task
 
@@ -27,13 +27,13 @@ def test_a_run_that_tried_the_full_model_is_the_same_run(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = []
-    made = Trainer.try_full
+    made = RunTrainer.try_full
 
-    def watched(self: Trainer, samples: Any) -> None:
+    def watched(self: RunTrainer, samples: Any) -> None:
         made(self, samples)
         tried.append((self.state.global_step, list(samples)))
 
-    monkeypatch.setattr(Trainer, "try_full", watched)
+    monkeypatch.setattr(RunTrainer, "try_full", watched)
     for name, changes in (("plain", {}), ("probed", {"training__probe_memory": True})):
         run(tiny(model=GPT2, **changes), tmp_path / name, cache)
     assert tried == [(0, [0, 1, 2, 3])], "on the CPU it is not tried unless it is asked for"

@@ -14,7 +14,7 @@ import transformers
 
 from helpers.runs import run, tiny
 from raptr.results.folder import read_folder
-from raptr.train.hf.trainer import Trainer, newest_of_each_kind
+from raptr.train.hf.trainer import RunTrainer, newest_of_each_kind
 from raptr.train.resume.checkpoint import newest_checkpoint
 from train.resume.test_resume import interrupted, same_end
 
@@ -79,14 +79,14 @@ def test_the_trainer_keeps_the_newest_entry_of_each_kind(
     long: ModuleType, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states, seen = dict[int, int](), []
-    log = Trainer.log
+    log = RunTrainer.log
 
-    def watched(self: Trainer, *args: object, **kwargs: object) -> None:
+    def watched(self: RunTrainer, *args: object, **kwargs: object) -> None:
         log(self, *args, **kwargs)  # type: ignore[arg-type]
         states[self.state.global_step] = len(self.state.log_history)
         seen.append(self.state.log_history[-1])
 
-    monkeypatch.setattr(Trainer, "log", watched)
+    monkeypatch.setattr(RunTrainer, "log", watched)
     run(tiny(training__max_steps=40, checkpoints__every=10, checkpoints__keep_last=True), tmp_path / "run", cache)
     assert max(states.values()) <= 4, "before the first step, a step, a validation, the end"
     state = json.loads((tmp_path / "run" / "checkpoints" / "checkpoint-40" / "trainer_state.json").read_text())
@@ -94,7 +94,7 @@ def test_the_trainer_keeps_the_newest_entry_of_each_kind(
     assert len(state["log_history"]) <= 3
     assert len(seen) > 50, "callbacks still see every entry"
     assert newest_of_each_kind(seen)[-1]["step"] == 40
-    assert issubclass(Trainer, transformers.Trainer)
+    assert issubclass(RunTrainer, transformers.Trainer)
 
 
 @pytest.fixture(scope="module")

@@ -3,20 +3,21 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from raptr.plan import LayerCosts, Plan
+from raptr.plan import LayerCosts, ModelShape, Subnetwork
 from raptr.rundir.json_record import to_json
 from raptr.rundir.metrics_lines import COUNTERS, EvalLine, Line, Totals, TrainLine
-from raptr.train.boundary import Boundaries
-from raptr.train.callback import ProgressiveCallback
+from raptr.rundir.paths import METRICS
+from raptr.train.callbacks.activate import ActivateCallback
+from raptr.train.callbacks.boundary import Boundaries
 from raptr.train.callbacks.nonfinite import FiniteCallback
 from raptr.train.ranks import is_main
+from raptr.train.run import Run
 
 ACTIVE = "_active"
 """Ends the name of a validation that was measured with the part that was trained, not with the full model."""
@@ -59,39 +60,21 @@ def _number(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-class MicroStep(NamedTuple):
-    """What one micro-step does, where steps differ.
-
-    Attributes:
-        costs: FLOPs of a step of the whole batch, if all of its micro-steps were like this one.
-        tokens: of this micro-step.
-    """
-
-    costs: LayerCosts
-    tokens: int
-
-
-Work = Callable[[int, int], MicroStep]
-"""The work of a step and micro-step."""
-
-
 def layer_flops(
-    plan: Plan, step: int, costs: LayerCosts, micro_steps: int = 1, sequences: int | None = None, ranks: int = 1
+    parts: Sequence[Subnetwork], shape: ModelShape, costs: LayerCosts, sequences: int | None = None, ranks: int = 1
 ) -> float:
-    """The FLOPs of the layers that really run in a step, the mean over its micro-steps.
+    """Return the FLOPs of the layers that really ran in a step: the mean over its micro-steps.
 
     Args:
-        plan: of the run.
-        step: the step.
+        parts: the subnetwork of each micro-step.
+        shape: of the model.
         costs: of one step of the whole batch.
-        micro_steps: of one step.
-        sequences: of one micro-step of a rank, where layers run on some of them.
+        sequences: of one micro-step of a rank, if layers run on some of them.
         ranks: how many there are.
     """
-    parts = [plan.subnetwork(step, micro) for micro in range(micro_steps)]
     if len(set(parts)) == 1:
         parts = parts[:1]
-    return sum(costs.of_layers(part, plan.shape, sequences, ranks) for part in parts) / len(parts)
+    return _mean_of(costs.of_layers(part, shape, sequences, ranks) for part in parts)
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]
@@ -102,35 +85,22 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     never trained, an evaluation also has the loss of the part that was.
 
     Args:
-        path: the file; started anew, unless the state of a checkpoint is restored.
-        progressive: knows the plan.
-        costs: FLOPs of one step of the whole batch.
-        tokens: tokens of one step.
-        validations: the names of the validation sources.
-        work: what each step really does, where steps differ; ``costs`` and ``tokens`` then are not used.
-        peak_flops: FLOPs per second that one device reaches at best; with it, lines have the utilisation "mfu".
+        run: the run.
+        active: knows what the current step trains.
+        nonfinite: counts the steps without an update.
+
+    Attributes:
+        progress: the totals so far.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        progressive: ProgressiveCallback,
-        costs: LayerCosts,
-        tokens: float,
-        validations: Sequence[str],
-        work: Work | None = None,
-        peak_flops: float | None = None,
-    ) -> None:
+    def __init__(self, run: Run, active: ActivateCallback, nonfinite: FiniteCallback) -> None:
         self.progress = Progress()
-        self.finite: FiniteCallback | None = None
+        self._run = run
+        self._active = active
+        self._nonfinite = nonfinite
+        self._path = run.folder / METRICS
+        self._validations = tuple(run.task.validation_data())
         self._boundaries = Boundaries()
-        self._path = path
-        self._progressive = progressive
-        self._costs = costs
-        self._tokens = tokens
-        self._validations = tuple(validations)
-        self._work = work
-        self._peak_flops = peak_flops
         self._tokens_per_second = 0.0
         self._mfu: float | None = None
         self._measured: dict[str, float] = {}
@@ -151,7 +121,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
             "bytes": self._path.stat().st_size,
             "progress": asdict(self.progress),
             "losses": self._boundaries.losses,
-            "skipped": {} if self.finite is None else self.finite.snapshot(),
+            "skipped": self._nonfinite.snapshot(),
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -159,8 +129,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self.progress = Progress(**{k: _number(v) for k, v in snapshot["progress"].items()})
         self._bytes = snapshot["bytes"]
         self._boundaries.losses = [_number(loss) for loss in snapshot["losses"]]
-        if self.finite is not None:
-            self.finite.restore(snapshot["skipped"])
+        self._nonfinite.restore(snapshot["skipped"])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -174,24 +143,11 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Add what the step did; ask for a validation after the last one."""
         now = time.perf_counter()
-        plan = self._progressive.plan
-        assert plan is not None
-        step, micro_steps = state.global_step - 1, args.gradient_accumulation_steps
-        sequences, ranks = args.train_batch_size, args.world_size
-        if self._work is None:
-            layers = layer_flops(plan, step, self._costs, micro_steps, sequences, ranks)
-            other, tokens = self._costs.other, self._tokens
-        else:
-            done = [self._work(step, micro) for micro in range(micro_steps)]
-            parts = [plan.subnetwork(step, micro) for micro in range(micro_steps)]
-            layers = _mean_of(
-                one.costs.of_layers(part, plan.shape, sequences, ranks) for one, part in zip(done, parts, strict=True)
-            )
-            other, tokens = _mean_of(one.costs.other for one in done), sum(one.tokens for one in done)
-        seconds = now - self._mark
+        tokens, layers, other = self._work(state.global_step - 1, args)
+        seconds, peak = now - self._mark, self._run.own.peak_flops
         self._tokens_per_second = round(tokens / seconds, 1)
-        if self._peak_flops is not None:
-            self._mfu = round((layers + other) / (seconds * args.world_size * self._peak_flops), 4)
+        if peak is not None:
+            self._mfu = round((layers + other) / (seconds * args.world_size * peak), 4)
         self.progress.seconds += seconds
         self.progress.tokens += int(tokens)
         self.progress.layer_flops += layers
@@ -211,25 +167,22 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         """Write the step's line."""
         if logs is None or "loss" not in logs:
             return
-        plan = self._progressive.plan
-        assert plan is not None
         self.progress.loss = logs["loss"]
-        skipped = 0 if self.finite is None else self.finite.skipped.total
         self._write(
             TrainLine(
                 step=state.global_step,
-                stage=plan.stages.index(plan.stage(state.global_step - 1)),
-                layers=plan.subnetwork(state.global_step - 1).layers,
+                stage=self._run.stage_number(state.global_step),
+                layers=self._active.drawn[0].layers,
                 loss=logs["loss"],
                 grad_norm=logs.get("grad_norm"),
                 learning_rate=logs["learning_rate"],
-                skipped_updates=skipped,
+                skipped_updates=self._nonfinite.skipped.total,
                 totals=self.progress.totals(),
                 tokens_per_second=self._tokens_per_second,
                 mfu=self._mfu,
             )
         )
-        jump = self._boundaries.add(plan, state.global_step - 1, logs["loss"])
+        jump = self._boundaries.add(self._run.plan, state.global_step - 1, logs["loss"])
         if jump is not None:
             self._write(jump)
 
@@ -252,8 +205,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self._mark = time.perf_counter()
 
     def _write_evaluation(self, step: int) -> None:
-        plan = self._progressive.plan
-        assert plan is not None
         losses, self._measured = self._measured, {}
         active, self._measured_active = self._measured_active, {}
         several = len(losses) > 1
@@ -262,7 +213,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self._write(
             EvalLine(
                 step=step,
-                stage=plan.stages.index(plan.stage(max(step - 1, 0))),
+                stage=self._run.stage_number(step),
                 totals=self.progress.totals(),
                 eval_loss=self.progress.eval_loss,
                 eval_losses=losses if several else None,
@@ -274,6 +225,19 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Saving does not count either."""
         self._mark = time.perf_counter()
+
+    def _work(self, step: int, args: TrainingArguments) -> tuple[float, float, float]:
+        """Tokens of a step, FLOPs of its layers and FLOPs besides the layers."""
+        task, shape, parts = self._run.task, self._run.plan.shape, self._active.drawn
+        sequences, ranks = args.train_batch_size, args.world_size
+        if task.denoised is None:
+            layers = layer_flops(parts, shape, task.costs, sequences, ranks)
+            return task.tokens_per_step, layers, task.costs.other
+        done = [task.work(step, micro) for micro in range(len(parts))]
+        layers = _mean_of(
+            one.costs.of_layers(part, shape, sequences, ranks) for one, part in zip(done, parts, strict=True)
+        )
+        return sum(one.tokens for one in done), layers, _mean_of(one.costs.other for one in done)
 
     def _write(self, line: Line) -> None:
         if not is_main():

@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from raptr.errors import RaptrError
 from raptr.model.rank_check import alone
 from raptr.plan import Subnetwork
-from raptr.train.callback import ProgressiveCallback
+from raptr.train.run import Run
 
 
 class Diverged(RaptrError):
@@ -38,20 +38,19 @@ class FiniteCallback(TrainerCallback):  # type: ignore[misc]
     gradient scaler (fp16) left out the optimizer's step because of such gradients, that is counted as well.
 
     Args:
-        limit: updates in a row that may be missing; at that many the run stops.
-        progressive: knows the plan.
+        run: the run, whose config says at how many missing updates in a row it stops.
 
     Attributes:
         skipped: what was skipped so far; a checkpoint keeps it.
 
     Raises:
-        Diverged: at the end of the step at which there were ``limit`` in a row.
+        Diverged: at the end of the step at which too many in a row were missing.
     """
 
-    def __init__(self, limit: int, progressive: ProgressiveCallback) -> None:
+    def __init__(self, run: Run) -> None:
         self.skipped = Skipped()
-        self._limit = limit
-        self._progressive = progressive
+        self._run = run
+        self._limit = run.task.config.stability.max_skipped_updates
         self._fine: torch.Tensor | None = None
         self._norm: float | torch.Tensor | None = None
         self._losses: list[torch.Tensor] = []
@@ -128,9 +127,7 @@ class FiniteCallback(TrainerCallback):  # type: ignore[misc]
         return bool(finite)
 
     def _told(self, step: int) -> str:
-        plan = self._progressive.plan
-        assert plan is not None
-        stage = plan.stages.index(plan.stage(step))
+        plan, stage = self._run.plan, self._run.stage_number(step + 1)
         return (
             f"{self._limit} updates in a row were not made, because the loss or the gradient norm was not finite, the "
             f"last at step {step + 1}, in stage {stage + 1} of {len(plan.stages)}, with the layers "

@@ -7,57 +7,54 @@ the FLOPs left, not from the steps left.
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from raptr.plan import LayerCosts, plan_cost
-from raptr.train.callback import ProgressiveCallback
+from raptr.plan import plan_cost
+from raptr.train.callbacks.activate import ActivateCallback
 from raptr.train.callbacks.metrics import MetricsCallback
+from raptr.train.run import Run
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
-    """Shows a run on the console: a bar on a terminal, a line per validation elsewhere."""
+    """Shows a run on the console: a bar on a terminal, a line per validation elsewhere.
 
-    def __init__(
-        self,
-        title: str,
-        console: Console,
-        progressive: ProgressiveCallback,
-        metrics: MetricsCallback,
-        costs: LayerCosts,
-    ) -> None:
-        self._title = title
-        self._console = console
-        self._progressive = progressive
+    Args:
+        run: the run.
+        active: knows what the current step trains.
+        metrics: knows the totals and the losses.
+    """
+
+    def __init__(self, run: Run, active: ActivateCallback, metrics: MetricsCallback) -> None:
+        self._title = run.title
+        self._console = run.console
+        self._run = run
+        self._active = active
         self._metrics = metrics
-        self._costs = costs
-        self._expected = 0.0
+        self._expected = sum(cost.total for cost in plan_cost(run.plan, run.task.costs))
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f}%"),
             _TimeLeft(),
-            console=console,
-            disable=not console.is_terminal,
+            console=run.console,
+            disable=not run.console.is_terminal,
             transient=True,
             expand=True,
         )
-        self._task = self._bar.add_task(title, total=None)
+        self._task = self._bar.add_task(run.title, total=None)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Show the bar."""
-        assert self._progressive.plan is not None
-        self._expected = sum(cost.total for cost in plan_cost(self._progressive.plan, self._costs))
         self._bar.update(self._task, total=self._expected)
         self._bar.start()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar to the FLOPs done."""
-        if state.global_step:
+        if state.global_step and self._active.drawn:  # a run that was killed after its last step has none
             self._bar.update(
                 self._task,
                 completed=min(self._metrics.progress.total_flops, self._expected),
@@ -67,7 +64,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Without a terminal, print a line."""
-        if not (self._console.is_terminal or self._metrics.between_validations) and state.global_step:
+        if not (self._console.is_terminal or self._metrics.between_validations) and self._active.drawn:
             left = self.seconds_left()
             hint = "" if left is None else f", {timedelta(seconds=round(left))} left"
             self._console.print(self._describe(state) + hint, highlight=False, soft_wrap=True)
@@ -97,15 +94,12 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         return done.seconds * max(self._expected - done.total_flops, 0.0) / done.total_flops
 
     def _describe(self, state: TrainerState) -> str:
-        plan = self._progressive.plan
-        assert plan is not None
-        step = max(state.global_step - 1, 0)
-        stage = plan.stage(step)
-        kept = "+".join(map(str, plan.subnetwork(step).sizes))
+        plan = self._run.plan
+        kept = "+".join(map(str, self._active.drawn[0].sizes))
         loss, eval_loss = self._metrics.progress.loss, self._metrics.progress.eval_loss
         parts = [
             f"{self._title}: step {state.global_step}/{state.max_steps}",
-            f"stage {plan.stages.index(stage) + 1}/{len(plan.stages)}",
+            f"stage {self._run.stage_number(state.global_step) + 1}/{len(plan.stages)}",
             f"{kept} of {'+'.join(map(str, plan.shape.layers))} layers",
             *([] if loss is None else [f"loss {loss:.3f}"]),
             *([] if eval_loss is None else [f"validation {eval_loss:.3f}"]),

@@ -1,7 +1,13 @@
-"""The Trainer of raptr's own runs: its data, objective and arguments, and what is not as in Hugging Face's."""
+"""The Trainers of raptr, subclasses of Hugging Face's: here, and only here, its private names are used.
+
+`TaskTrainer` is a Trainer of a task: its data, collators and loss, and a validation that weights batches by what they
+predict. `RunTrainer` is the Trainer of a run: it records what the steps do, writes whole checkpoints and validates the
+part that was trained. tests/train/hf/test_private_names.py pins the signature of each private name.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +18,75 @@ from transformers.integrations import TensorBoardCallback
 from transformers.loss.loss_utils import ForMaskedLMLoss
 
 from raptr.data import Collator, WindowCollator
-from raptr.model import attach_head, find_stacks
-from raptr.plan import Subnetwork, lr_factor_of, trained_part
+from raptr.model import AttachedModel
+from raptr.plan import lr_factor_of
 from raptr.rundir.json_record import as_record
 from raptr.rundir.paths import CHECKPOINTS, TENSORBOARD
-from raptr.train.callback import ProgressiveCallback
+from raptr.train.callbacks.activate import ActivateCallback
 from raptr.train.callbacks.metrics import ACTIVE, MetricsCallback
 from raptr.train.callbacks.nonfinite import FiniteCallback
+from raptr.train.callbacks.progress_bar import ProgressCallback
+from raptr.train.callbacks.stop import StopCallback
 from raptr.train.hf.fsdp import units_of, whole_weights
 from raptr.train.hf.validation import Padded, PaddedCollator, weighted
 from raptr.train.ranks import is_main
 from raptr.train.resume.checkpoint import written
 from raptr.train.resume.config_diff import OwnHyperparameters
+from raptr.train.run import Run
 from raptr.train.setup.arguments import build_arguments
 from raptr.train.task import Task
 
-"""The folder of a run's checkpoints; it is there until the run is finished."""
 
+class TaskTrainer(transformers.Trainer):  # type: ignore[misc]
+    """The Trainer of a task's data, with its objective.
 
-class Trainer(transformers.Trainer):  # type: ignore[misc]
-    """The Trainer, with raptr's totals in its logs, so that TensorBoard and others show them too."""
+    Args:
+        task: of `prepare_task`.
+        folder: of the run; checkpoints and TensorBoard's files go there.
+        net: the attached model.
+        callbacks: in the order in which they are called.
+        steps: how many the Trainer takes.
+        arguments: of the Trainer, beside those of the config's ``training``.
+    """
 
-    metrics: MetricsCallback | None = None
-    progressive: ProgressiveCallback | None = None
-    finite: FiniteCallback | None = None
     data_collator: Collator | WindowCollator | PaddedCollator
-    validation_collator: Collator | WindowCollator
-    _mean_predicted: float | None = None
-    changed: bool = False
-    _partial: Path | None = None
-    _stretch: float = 1.0
+
+    def __init__(
+        self,
+        task: Task,
+        folder: Path,
+        net: AttachedModel,
+        callbacks: Sequence[TrainerCallback],
+        steps: int,
+        **arguments: Any,
+    ) -> None:
+        self._validation_collator = task.collator(validation=True)
+        self._mean_predicted: float | None = None
+        self._stretch = 1.0
+        arguments |= units_of(task.config, net.blocks)
+        super().__init__(
+            model=net.model,
+            args=build_arguments(task.config, folder / CHECKPOINTS, max_steps=steps, **arguments),
+            train_dataset=task.training_data(steps),
+            eval_dataset=task.validation_data(),
+            data_collator=task.collator(),
+            processing_class=task.tokenizer,
+            compute_loss_func=_loss_of(task),
+            callbacks=list(callbacks),
+        )
+        if self.pop_callback(TensorBoardCallback) is not None:
+            self.add_callback(_TensorBoard(folder / TENSORBOARD))
+        self.remove_callback(transformers.PrinterCallback)
+        self.create_optimizer_and_scheduler(steps)  # so that what is wrong with them shows now
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         data = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset or self.eval_dataset
         self._mean_predicted, self._stretch = getattr(data, "mean_predicted", None), 1.0
         training_collator = self.data_collator
-        self.data_collator = self.validation_collator
+        self.data_collator = self._validation_collator
         if self.args.world_size > 1:
             data = Padded(data, self.args.eval_batch_size * self.args.world_size)
-            self._stretch, self.data_collator = data.stretch, PaddedCollator(self.validation_collator)
+            self._stretch, self.data_collator = data.stretch, PaddedCollator(self._validation_collator)
         try:
             return super().get_eval_dataloader(data)
         finally:
@@ -73,18 +109,52 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
             self.args.average_tokens_across_devices = across_ranks
         return (weighted(loss, labels, self._mean_predicted, self._stretch), *rest)
 
+
+@dataclass(frozen=True, kw_only=True)
+class RunCallbacks:
+    """The callbacks of a run; `RunTrainer` says in which order they are called."""
+
+    activate: ActivateCallback
+    nonfinite: FiniteCallback
+    metrics: MetricsCallback
+    bar: ProgressCallback
+    stop: StopCallback
+
+
+class RunTrainer(TaskTrainer):
+    """The Trainer of a run: records what it does, writes whole checkpoints, validates the part that was trained.
+
+    Callbacks are called in this order, see `raptr.train.engine`: activate, trial, metrics, bar, stop, nonfinite.
+
+    Args:
+        run: the run.
+        callbacks: of the run.
+        arguments: of the Trainer, beside those of the config's ``training``.
+    """
+
+    def __init__(self, run: Run, callbacks: RunCallbacks, **arguments: Any) -> None:
+        self._run = run
+        self._metrics, self._nonfinite = callbacks.metrics, callbacks.nonfinite
+        self._partial: Path | None = None
+        ordered = (
+            callbacks.activate,
+            _TrialCallback(self),
+            callbacks.metrics,
+            callbacks.bar,
+            callbacks.stop,
+            callbacks.nonfinite,
+        )
+        super().__init__(run.task, run.folder, run.net, ordered, run.task.steps, **arguments)
+
     def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
-        own = OwnHyperparameters(self.optimizer, self.lr_scheduler) if self.changed else None
+        own = OwnHyperparameters(self.optimizer, self.lr_scheduler) if self._run.changed else None
         super()._load_optimizer_and_scheduler(checkpoint)
         if own is not None:
             own.restore()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint under another name, which it gets when it is whole."""
-        if self.metrics is None:
-            super()._save_checkpoint(model, trial)
-            return
-        kept = self.metrics.snapshot() if is_main() else None
+        kept = self._metrics.snapshot() if is_main() else None
         with written(Path(self.args.output_dir), self.state.global_step, kept) as self._partial:
             try:
                 super()._save_checkpoint(model, trial)
@@ -95,12 +165,12 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         return super()._get_output_dir(trial) if self._partial is None else str(self._partial)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save without the arguments, a pickle that only its own code reads; config.yaml holds them all."""
         super()._save(output_dir, state_dict)
-        if self.metrics is not None:  # the arguments are a pickle that only its own code reads; config.yaml says it all
-            Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+        Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the whole model, also where the checkpoints of a sharded one are in shards."""
+        """Save the whole model, also if the checkpoints of a sharded one are in shards."""
         if self.is_fsdp_enabled and not _internal_call:
             gathered = self.accelerator.get_state_dict(self.model)
             self._save(output_dir, state_dict=whole_weights(self.model, gathered))
@@ -109,41 +179,35 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **kwargs)
-        if self.finite is not None:
-            self.finite.saw_loss(loss)
+        self._nonfinite.saw_loss(loss)
         return loss
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
         norm = super()._get_grad_norm(*args, **kwargs)
-        if self.finite is not None:
-            self.finite.saw_norm(norm)
+        self._nonfinite.saw_norm(norm)
         return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log with the run's totals and the learning rate that the step had, so that all trackers show them."""
         if not math.isfinite(logs.get("loss", 0.0)):
             self._tr_loss.zero_()  # what the Trainer subtracted from it leaves no number in it for good
-        if "loss" in logs and self.progressive is not None and self.progressive.plan is not None:
-            factor = lr_factor_of(self.progressive.plan, self.state.global_step - 1)
+        if "loss" in logs:
+            factor = lr_factor_of(self._run.plan, self.state.global_step - 1)
             logs = {**logs, "learning_rate": logs["learning_rate"] * factor}
-        if "loss" in logs and self.metrics is not None:
-            logs = {**logs, **as_record(self.metrics.progress.totals())}
-        if "total_flos" in logs and self.metrics is not None:
-            logs = {**logs, "total_flos": self.metrics.progress.total_flops}
+            logs = {**logs, **as_record(self._metrics.progress.totals())}
+        if "total_flos" in logs:
+            logs = {**logs, "total_flos": self._metrics.progress.total_flops}
         super().log(logs, start_time)
-        if self.metrics is not None:
-            self.state.log_history = newest_of_each_kind(self.state.log_history)
+        self.state.log_history = newest_of_each_kind(self.state.log_history)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """The full model; before it, while that holds layers which were never trained, the part that was."""
-        part = None
-        if not isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict):
-            part = self._trained_part()
+        several = isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict)
+        part = None if several else self._run.trained_part(self.state.global_step)
         if part is not None:
-            assert self.progressive is not None
-            assert self.progressive.net is not None
-            with self.progressive.net.using(part):
+            with self._run.net.using(part):
                 super().evaluate(eval_dataset, ignore_keys, f"{metric_key_prefix}{ACTIVE}")
         found: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         return found
@@ -154,18 +218,17 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         Raises:
             RaptrError: it does not fit into memory.
         """
-        assert self.progressive is not None
-        assert self.progressive.net is not None
         batch = self.data_collator([self.train_dataset[sample] for sample in samples])
-        with self.progressive.net.trial():
+        with self._run.net.trial():
             items = self._get_num_items_in_batch([batch], self.args.device)
             self.current_gradient_accumulation_steps = 1  # set in the Trainer's loop, and read for some models
             self.training_step(self.model_wrapped, batch, items)
 
-    def _trained_part(self) -> Subnetwork | None:
-        if self.progressive is None or self.progressive.plan is None:
-            return None
-        return trained_part(self.progressive.plan, max(self.state.global_step - 1, 0))
+    def try_if_asked(self) -> None:
+        """Try the full model if the config asks for it, or says nothing and the run is on an accelerator."""
+        asked = self._run.own.probe_memory
+        if asked or (asked is None and self.args.device.type != "cpu"):
+            self.try_full(self._run.task.dearest(self.args.train_batch_size))
 
 
 def newest_of_each_kind(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -181,59 +244,24 @@ def newest_of_each_kind(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any
     return [entries[number] for number in sorted(last.values())]
 
 
-class ProbeCallback(TrainerCallback):  # type: ignore[misc]
-    """Tries the full model when a training begins.
+class _TrialCallback(TrainerCallback):  # type: ignore[misc]
+    """Tries the full model when training begins, after the optimizer is prepared and before the clock starts."""
 
-    Attributes:
-        trainer: the Trainer, once it is made.
-        samples: what is tried on; nothing is, if there are none.
-    """
-
-    trainer: Trainer | None = None
-    samples: Iterable[int] = ()
+    def __init__(self, trainer: RunTrainer) -> None:
+        self._trainer = trainer
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Run it once."""
-        if self.samples:
-            assert self.trainer is not None
-            self.trainer.try_full(self.samples)
+        self._trainer.try_if_asked()
 
 
-def make_trainer(task: Task, folder: Path, model: Any, callbacks: list[Any], steps: int, **arguments: Any) -> Trainer:
-    """The Trainer of a task: its data, objective and arguments.
+class _TensorBoard(TensorBoardCallback):  # type: ignore[misc]
+    """Writes to the run's folder; the Trainer's own would choose one by date and host."""
 
-    Args:
-        task: of `prepare_task`.
-        folder: the run's folder.
-        model: of `build_model`.
-        callbacks: of the run.
-        steps: how many the Trainer takes.
-        arguments: of the Trainer, beside those of the config's ``training``.
-    """
-    config = task.config
-    if task.predictions is not None:
-        attach_head(model)
-    blocks = [block for stack in find_stacks(model) for block in stack.blocks]
-    arguments |= units_of(config, blocks)
-    trainer = Trainer(
-        model=model,
-        args=build_arguments(config, folder / CHECKPOINTS, max_steps=steps, **arguments),
-        train_dataset=task.training_data(steps),
-        eval_dataset=task.validation_data(),
-        data_collator=task.collator(),
-        processing_class=task.tokenizer,
-        compute_loss_func=_loss_of(task),
-        callbacks=callbacks,
-    )
-    trainer.validation_collator = task.collator(validation=True)
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, TensorBoardCallback):
-            callback.logging_dir = str(folder / TENSORBOARD)
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.create_optimizer_and_scheduler(steps)  # so that what is wrong with them shows now
-    return trainer
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.logging_dir = str(folder)
 
 
 def _loss_of(task: Task) -> Any:
