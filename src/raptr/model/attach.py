@@ -10,10 +10,11 @@ from torch import nn
 
 from raptr.errors import RaptrError
 from raptr.model.boundary_copies import Boundaries
+from raptr.model.class_swap import is_restorable, restore_class
 from raptr.model.discovery.layers import Layers, find_layers
 from raptr.model.discovery.meta_twin import Inputs
 from raptr.model.flops import flops_of
-from raptr.model.gate.gate import Gate, Selection, gate_of, is_topmost, put_gates, take_gate
+from raptr.model.gate.gate import GATE, Gate, Selection, gate_of, put_gates
 from raptr.model.memory_trial import nothing_happened
 from raptr.model.optimizer import Inactive, Prepared, create_state
 from raptr.model.plan_check import check_subnetwork
@@ -300,7 +301,7 @@ class AttachedModel:
             )
         self._widths.release()
         for block in self.blocks:
-            take_gate(block)
+            restore_class(block)
             if self._compiled:
                 block.__dict__.pop("_compiled_call_impl", None)
         for prepared in self._prepared:
@@ -310,7 +311,7 @@ class AttachedModel:
     @property
     def detachable(self) -> bool:
         """Whether `detach` can give every block its class back: not after ``fully_shard``."""
-        gated = all(map(is_topmost, self.blocks))
+        gated = all(is_restorable(block, GATE) for block in self.blocks)
         return gated and self._widths.releasable
 
     def flops(self, length: int | None = None, target_length: int | None = None) -> LayerCosts:

@@ -13,22 +13,23 @@ wrapped or renamed, and a copied or pickled model is an ordinary one. Without ``
 it did.
 """
 
-import copyreg
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
 from raptr.errors import RaptrError
+from raptr.model.class_swap import is_restorable, restore_class, swap_class
 from raptr.model.discovery.meta_twin import attempts, first_that_runs
 
 POSITIONS = "masked_positions"
 """What the positions are called in a batch."""
+
+_HEAD = "_raptr_head"
 
 _LENGTH, _PREDICTIONS = 8, 3  # of the runs that find the head and try it
 
@@ -56,8 +57,8 @@ class AttachedHead:
         self.model = model
         self.name = name
         self._swapped: tuple[nn.Module, ...] = (model, model.get_submodule(name))
-        kinds: list[Any] = [type(module) for module in self._swapped]
-        model.__class__, self._swapped[1].__class__ = _taking(kinds[0]), _gathering(kinds[1])
+        for module, methods in zip(self._swapped, (_taking, _gathering), strict=True):
+            swap_class(module, methods, _HEAD, name)
 
     def __repr__(self) -> str:
         return f"raptr: {type(self.model).__name__} with {self.name} on {POSITIONS}"
@@ -68,13 +69,13 @@ class AttachedHead:
         Raises:
             RaptrError: it is one already, or a class was swapped again after `attach_head`.
         """
-        if not all("_raptr_plain" in vars(type(module)) for module in self._swapped):
+        if not all(is_restorable(module, _HEAD) for module in self._swapped):
             raise RaptrError(
                 f"the head of this {type(self.model).__name__} cannot be detached: it was before, or its class was "
                 "changed since (fully_shard does that; a sharded model stays attached, save it instead)."
             )
         for module in self._swapped:
-            module.__class__ = vars(type(module))["_raptr_plain"]
+            restore_class(module)
 
 
 def attach_head(model: nn.Module) -> AttachedHead:
@@ -109,9 +110,13 @@ def attach_head(model: nn.Module) -> AttachedHead:
         >>> model(tokens, masked_positions=torch.tensor([[1, 5], [0, 2]])).logits.shape
         torch.Size([2, 2, 64])
     """
-    if isinstance(model, nn.Module) and any("_raptr_plain" in vars(kind) for kind in type(model).__mro__):
-        raise RaptrError(f"the head of this {type(model).__name__} is attached already; use that handle.")
-    return AttachedHead(model, find_head(model))
+    attached = f"the head of this {type(model).__name__} is attached already; use that handle."
+    if isinstance(model, nn.Module) and _HEAD in model.__dict__:
+        raise RaptrError(attached)
+    name = find_head(model)
+    if _HEAD in model.get_submodule(name).__dict__:
+        raise RaptrError(attached)
+    return AttachedHead(model, name)
 
 
 def find_head(model: Any) -> str:
@@ -137,11 +142,8 @@ def find_head(model: Any) -> str:
         raise RaptrError(f"no module of {type(model).__name__} is given its last hidden states; {_INSTEAD}.")
     name = seen[0]
 
-    @contextmanager
-    def predicted(twin: nn.Module) -> Iterator[None]:
-        AttachedHead(twin, name)
-        with _given(torch.zeros((1, _PREDICTIONS), dtype=torch.long, device="meta")):
-            yield
+    def predicted(twin: nn.Module) -> AbstractContextManager[None]:
+        return _attached(twin, name, _PREDICTIONS)
 
     logits = getattr(first_that_runs(model, ways, predicted).output, "logits", None)
     if not isinstance(logits, torch.Tensor) or logits.shape[:-1] != (1, _PREDICTIONS):
@@ -156,12 +158,19 @@ def find_head(model: Any) -> str:
 _INSTEAD = "its head cannot be run on masked positions only: give the labels of all positions instead"
 
 
-@contextmanager
-def predicting(model: nn.Module, predictions: int) -> Iterator[None]:
+def predicting(model: nn.Module, predictions: int) -> AbstractContextManager[None]:
     """Attach the head of a twin on the meta device, and run it on this many positions of one sequence."""
-    AttachedHead(model, find_head(model))
-    with _given(torch.zeros((1, predictions), dtype=torch.long, device="meta")):
-        yield
+    return _attached(model, find_head(model), predictions)
+
+
+@contextmanager
+def _attached(twin: nn.Module, name: str, predictions: int) -> Iterator[None]:
+    head = AttachedHead(twin, name)
+    try:
+        with _given(torch.zeros((1, predictions), dtype=torch.long, device="meta")):
+            yield
+    finally:
+        head.detach()
 
 
 @contextmanager
@@ -202,17 +211,15 @@ def _given(positions: torch.Tensor | None) -> Iterator[_Asked | None]:
         _ASKED.reset(token)
 
 
-@cache
-def _taking(original: Any) -> Any:
-    """The subclass of a model's class that takes the positions out of its arguments."""
+def _taking(original: Any) -> dict[str, Any]:
+    """``__call__`` of a model that takes the positions out of its arguments."""
 
     def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        run = super(kind, self).__call__
         positions = kwargs.pop(POSITIONS, None)
         if positions is None:
-            return run(*args, **kwargs)
+            return original.__call__(self, *args, **kwargs)
         with _given(positions) as asked:
-            output = run(*args, **kwargs)
+            output = original.__call__(self, *args, **kwargs)
         assert asked is not None
         if not asked.gathered:
             raise RaptrError(
@@ -221,24 +228,20 @@ def _taking(original: Any) -> Any:
             )
         return output
 
-    kind = _subclass(original, __call__)
-    return kind
+    return {"__call__": __call__}
 
 
-@cache
-def _gathering(original: Any) -> Any:
-    """The subclass of a head's class that works on the asked positions only."""
+def _gathering(original: Any) -> dict[str, Any]:
+    """``__call__`` of a head that works on the asked positions only."""
 
     def __call__(self: nn.Module, states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        run = super(kind, self).__call__
         asked = _ASKED.get()
         if asked is not None and not asked.gathered:
             asked.gathered = True
             states = _gather(states, asked.positions)
-        return run(states, *args, **kwargs)
+        return original.__call__(self, states, *args, **kwargs)
 
-    kind = _subclass(original, __call__)
-    return kind
+    return {"__call__": __call__}
 
 
 def _gather(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -249,22 +252,3 @@ def _gather(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
             f"numbers of shape ({states.shape[0]}, K), K positions for each sequence."
         )
     return states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[-1]))
-
-
-def _subclass(original: Any, call: Any) -> Any:
-    """A subclass of the same name and module with a ``__call__`` of its own; copies and pickles are of the original."""
-
-    def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:
-        _, _, state, *rest = super(kind, self).__reduce_ex__(protocol)
-        return (copyreg._reconstructor, (original, object, None), state, *rest)  # type: ignore[attr-defined]
-
-    body = {
-        "__call__": call,
-        "__reduce_ex__": __reduce_ex__,
-        "__module__": original.__module__,
-        "__qualname__": original.__qualname__,
-        "__doc__": original.__doc__,
-        "_raptr_plain": original,
-    }
-    kind = type(original)(original.__name__, (original,), body)
-    return kind

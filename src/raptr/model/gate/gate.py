@@ -7,21 +7,22 @@ names go on working. The gate stands before every hook, so that what hangs on a 
 gathering, checkpointing, a compiled graph) is not touched when the block is skipped.
 """
 
-import copyreg
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from raptr.model.class_swap import swap_class
 from raptr.model.gate.outputs import Returns, Signature
 from raptr.model.gate.partial_layer import run_in_part
 from raptr.model.gate.unsupported import refuse_cache, refuse_recording
 from raptr.plan.layer_part import WHOLE, LayerPart, all_whole
 
-_GATE = "_raptr_gate"
+GATE = "_raptr_gate"
+"""Name of the attribute that holds a block's gate."""
 
 
 class Selection:
@@ -88,7 +89,7 @@ class Gate:
 
 def gate_of(block: nn.Module) -> Gate | None:
     """The block's gate, or None for an ordinary block."""
-    return block.__dict__.get(_GATE)
+    return block.__dict__.get(GATE)
 
 
 def put_gates(blocks: Sequence[nn.Module], returns: Returns, required: Collection[int]) -> Selection:
@@ -102,31 +103,17 @@ def put_gates(blocks: Sequence[nn.Module], returns: Returns, required: Collectio
     selection = Selection(len(blocks))
     for layer, block in enumerate(blocks):
         gate = Gate(Signature.of(block), returns, selection, layer, layer in required)
-        block.__dict__[_GATE] = gate
-        original: Any = type(block)
-        block.__class__ = _gated(original)
+        swap_class(block, _gated, GATE, gate)
     return selection
 
 
-def take_gate(block: nn.Module) -> None:
-    """Give the block its own class back."""
-    block.__class__ = _ungated(type(block))
-    del block.__dict__[_GATE]
-
-
-def is_topmost(block: nn.Module) -> bool:
-    """Whether the gated class is the block's own, and not hidden under a later class swap (FSDP2's)."""
-    return "_raptr_original" in type(block).__dict__
-
-
-@cache
-def _gated(original: Any) -> Any:
-    """The gated subclass of a block's class: the same name, the same module, two methods more."""
+def _gated(original: Any) -> dict[str, Any]:
+    """``__call__`` of the gated subclass of a block's class."""
 
     def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        gate: Gate = self.__dict__[_GATE]
+        gate: Gate = self.__dict__[GATE]
         returns, selection, layer = gate.returns, gate.selection, gate.layer
-        run = super(gated, self).__call__
+        run = partial(original.__call__, self)
         applies = self.training or selection.forced
         if applies and layer == 0 and not selection.whole:  # the first layer checks the call for all
             refuse_recording(returns.stack)
@@ -153,24 +140,4 @@ def _gated(original: Any) -> Any:
                 returns.learn(run(*args, **kwargs), gate.signature, args, kwargs)
         return returns.supply(hidden, args, kwargs)
 
-    def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:
-        # deepcopy and pickle come here: what they make is an ordinary, full, unattached block.
-        _, _, state, *rest = super(gated, self).__reduce_ex__(protocol)
-        state = {name: value for name, value in state.items() if name != _GATE}
-        return (copyreg._reconstructor, (original, object, None), state, *rest)  # type: ignore[attr-defined]
-
-    body = {
-        "__call__": __call__,
-        "__reduce_ex__": __reduce_ex__,
-        "__module__": original.__module__,
-        "__qualname__": original.__qualname__,
-        "__doc__": original.__doc__,
-        "_raptr_original": original,
-    }
-    gated = type(original)(original.__name__, (original,), body)
-    return gated
-
-
-def _ungated(gated: type[nn.Module]) -> type[nn.Module]:
-    original: type[nn.Module] = gated.__dict__["_raptr_original"]
-    return original
+    return {"__call__": __call__}

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from raptr.model.class_swap import original_class
 from raptr.model.stacks import Stack
 from raptr.model.width.architectures import KINDS, SUPPORTED, Attention, Kind
 
@@ -133,13 +134,6 @@ def find_width(stack: Stack) -> tuple[LayerWidth, ...] | str:
     return tuple(found)
 
 
-def whole_class(module: nn.Module) -> type[nn.Module]:
-    """The class of a module, also while `raptr.model.width.part_run` has swapped it."""
-    cls = type(module)
-    original: type[nn.Module] = cls.__dict__.get("_raptr_original", cls)
-    return original
-
-
 def _of_layer(block: nn.Module) -> LayerWidth | str:
     name = type(block).__name__
     kind = next((kind for kind in KINDS if name in kind.layers), None)
@@ -252,7 +246,7 @@ def _is_map(module: nn.Module | None) -> bool:
     """Whether this is a plain linear map, not one that a quantizer or an adapter put in its place."""
     if module is None:
         return False
-    cls = whole_class(module)
+    cls = original_class(module)
     conv = (cls.__module__, cls.__name__) == ("transformers.pytorch_utils", "Conv1D")
     return cls is nn.Linear or conv
 

@@ -7,11 +7,9 @@ In evaluation, and with nothing selected, the module's own forward runs. The sel
 layer needs one graph for all of the same size.
 """
 
-import copyreg
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -19,9 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from raptr.errors import RaptrError
+from raptr.model.class_swap import is_restorable, restore_class, swap_class
 from raptr.model.gate.gate import Selection
 from raptr.model.stacks import Stack
-from raptr.model.width.locate import LayerWidth, What, whole_class
+from raptr.model.width.locate import LayerWidth, What
 from raptr.plan import LayerPart, Subnetwork
 from raptr.plan.layer_part import WHOLE
 
@@ -166,13 +165,12 @@ class Widths:
     @property
     def releasable(self) -> bool:
         """Whether every swapped module can be given its class back."""
-        return all("_raptr_original" in type(module).__dict__ for module in self._swapped())
+        return all(is_restorable(module, _CHOSEN) for module in self._swapped())
 
     def release(self) -> None:
         """Give every module its own class back."""
         for module in self._swapped():
-            module.__class__ = whole_class(module)
-            del module.__dict__[_CHOSEN]
+            restore_class(module)
 
     def _swapped(self) -> Iterator[nn.Module]:
         for _, _, width in self.layers:
@@ -228,37 +226,10 @@ def _swap(width: LayerWidth) -> Chosen:
     """Make a layer's modules ask what is chosen; what they ask is returned."""
     chosen = Chosen(width.block)
     for projection in width.projections:
-        _swap_one(projection.module, (chosen, projection), "map")
+        swap_class(projection.module, _map, _CHOSEN, (chosen, projection))
     for follower in width.followers:
-        _swap_one(follower.module, (chosen, follower), follower.how)
+        swap_class(follower.module, _FOLLOWING[follower.how], _CHOSEN, (chosen, follower))
     return chosen
-
-
-def _swap_one(module: nn.Module, asks: tuple[Chosen, Any], how: str) -> None:
-    original: Any = type(module)
-    module.__dict__[_CHOSEN] = asks
-    module.__class__ = _narrow(original, how)
-
-
-@cache
-def _narrow(original: Any, how: str) -> Any:
-    """The subclass of a module's class that runs what is chosen: the same name, the same module."""
-
-    def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:
-        # deepcopy and pickle come here: what they make is an ordinary, full module.
-        _, _, state, *rest = original.__reduce_ex__(self, protocol)
-        state = {name: value for name, value in state.items() if name != _CHOSEN}
-        return (copyreg._reconstructor, (original, object, None), state, *rest)  # type: ignore[attr-defined]
-
-    body = {
-        **{"map": _map, "split": _split, "bias": _bias}[how](original),
-        "__reduce_ex__": __reduce_ex__,
-        "__module__": original.__module__,
-        "__qualname__": original.__qualname__,
-        "__doc__": original.__doc__,
-        "_raptr_original": original,
-    }
-    return type(original)(original.__name__, (original,), body)
 
 
 def _map(original: Any) -> dict[str, Any]:
@@ -328,3 +299,6 @@ def _bias(original: Any) -> dict[str, Any]:
         return output, position_bias, weights
 
     return {"forward": forward}
+
+
+_FOLLOWING = {"split": _split, "bias": _bias}
