@@ -1,4 +1,5 @@
 # make demo   pretrain a small model on real text, full, RaPTr and stacking, and write a report
+# make dev    install raptr as a link to its sources, for development
 # make test   run the tests against the installed package
 # make lint   style, types
 # make bench  measure the speed on the CPU, under 15 minutes, and write docs/performance.md
@@ -19,10 +20,15 @@ DEMO ?=
 # What is measured, so that less can be asked for: make bench BENCH="--only skipping".
 BENCH ?=
 
-.PHONY: demo test lint bench lowest clean
+.PHONY: demo dev test lint bench lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raptr compare demo --methods full,raptr,gradual_stacking --seeds 3 --workers 0 --output runs/demo $(DEMO)
+
+# Everything but `make dev` installs the package itself, and so replaces the link.
+dev: $(VENV)/.dependencies
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto --dist worksteal

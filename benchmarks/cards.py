@@ -208,6 +208,8 @@ def pages(results: Any) -> dict[Path, str]:
     found = {}
     for key in SETTINGS:
         path = CARDS / f"{key}.md"
+        if not path.is_file():
+            raise SystemExit(f"{path} does not exist: write it with the headings and marks of layerdrop.md")
         text = path.read_text(encoding="utf-8")
         for name, block in (
             ("settings", settings(key)),

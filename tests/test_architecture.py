@@ -10,12 +10,15 @@ import sys
 import sysconfig
 import tomllib
 from importlib import resources
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import raptr
+from raptr.config.catalogue import card
+from raptr.config.methods import SETTINGS
 
 ROOT = Path(raptr.__file__).parent
 PROJECT = Path(__file__).parents[1]
@@ -361,9 +364,28 @@ def test_there_are_source_files() -> None:
 # What is installed
 
 
+def is_editable(direct_url: str | None) -> bool:
+    """Whether a distribution's ``direct_url.json`` says that it is installed as a link to its sources."""
+    return direct_url is not None and json.loads(direct_url).get("dir_info", {}).get("editable") is True
+
+
+EDITABLE = is_editable(distribution("raptr").read_text("direct_url.json"))
+"""Whether raptr is installed for development (``make dev``). ``make test`` and CI test the installed package."""
+
+
 def test_the_tests_run_against_the_installed_package() -> None:
+    if EDITABLE:
+        assert ROOT.resolve() == PROJECT.resolve() / "src" / "raptr", f"raptr is at {ROOT}"
+        return
     installed = [Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")]
     assert any(ROOT.resolve().is_relative_to(folder) for folder in installed), f"raptr is at {ROOT}"
+
+
+def test_an_installation_for_development_is_told_from_another() -> None:
+    assert is_editable('{"dir_info": {"editable": true}, "url": "file:///raptr"}')
+    assert not is_editable('{"dir_info": {}, "url": "file:///raptr"}')
+    assert not is_editable('{"archive_info": {}, "url": "https://example.org/raptr.whl"}')
+    assert not is_editable(None)
 
 
 def test_the_presets_and_the_files_of_the_report_are_installed() -> None:
@@ -376,8 +398,11 @@ def test_the_presets_and_the_files_of_the_report_are_installed() -> None:
 
 def test_the_method_cards_are_installed_as_they_are_in_docs() -> None:
     written = {path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "docs" / "methods").glob("*.md")}
-    installed = {file.name: file.read_text(encoding="utf-8") for file in (resources.files("raptr") / "cards").iterdir()}
     assert len(written) > 15
+    if EDITABLE:  # they are read where they are written
+        assert {f"{key}.md": card(key) for key in SETTINGS} | {"README.md": written["README.md"]} == written
+        return
+    installed = {file.name: file.read_text(encoding="utf-8") for file in (resources.files("raptr") / "cards").iterdir()}
     assert installed == written
 
 

@@ -17,7 +17,7 @@ from helpers.runs import TINY
 
 DOCS = Path(__file__).parents[1] / "docs"
 EXTENDING = (DOCS / "extending.md").read_text(encoding="utf-8")
-WINDOW, TWICE, SPEC, TRAINER = re.findall(r"```python\n(.*?)```", EXTENDING, flags=re.S)
+WINDOW, WARMING, TWICE, SPEC, TRAINER = re.findall(r"```python\n(.*?)```", EXTENDING, flags=re.S)
 (OPTIMIZER,) = re.findall(r"```python\n(.*?)```", (DOCS / "optimizer.md").read_text(encoding="utf-8"), flags=re.S)
 
 SHARDED, DDP, ENGINES = re.findall(
@@ -42,8 +42,8 @@ def run(*arguments: str, folder: Path, path: Path | None = None) -> str:
 
 @pytest.mark.parametrize(
     "example",
-    [WINDOW, TWICE, TRAINER, OPTIMIZER, ENGINES],
-    ids=["plan", "growth", "Trainer", "optimizer.md", "engines.md"],
+    [WINDOW, WARMING, TWICE, TRAINER, OPTIMIZER, ENGINES],
+    ids=["plan", "random", "growth", "Trainer", "optimizer.md", "engines.md"],
 )
 def test_an_example_runs(example: str, tmp_path: Path) -> None:
     (tmp_path / "windows.py").write_text(SPEC)
@@ -63,17 +63,17 @@ def test_a_loop_on_two_ranks_saves_an_ordinary_model(loop: str, tmp_path: Path) 
 
 
 def test_a_method_is_one_file_and_one_line(tmp_path: Path, cache: Path) -> None:
-    """The two lines of the guide make a copy of raptr whose command line, configs and runs know the method."""
+    """The line of the guide makes a copy of raptr whose command line, configs and runs know the method."""
     house = tmp_path / "src"
     package = house / "raptr"
     shutil.copytree(Path(raptr.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "plan" / "methods" / "windows.py").write_text(SPEC)
     (change,) = re.findall(r"```diff\n(.*?)```", EXTENDING, flags=re.S)
-    imported, entry = (line[1:] for line in change.splitlines() if line.startswith("+"))
+    (line,) = (line[1:] for line in change.splitlines() if line.startswith("+"))
     listing = package / "plan" / "methods" / "__init__.py"
     text = listing.read_text()
-    assert "\nMETHODS = {\n" in text
-    listing.write_text(text.replace("\nMETHODS = {\n", f"\n{imported}\n\nMETHODS = {{\n{entry}\n"))
+    assert "\n# isort: on\n" in text
+    listing.write_text(text.replace("\n# isort: on\n", f"\n{line}\n# isort: on\n"))
 
     listed = run("-m", "raptr", "methods", folder=tmp_path, path=house)
     assert "windows 75.0% Each step trains a window" in " ".join(listed.split())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from raptr.plan import METHODS, ModelShape, Schedule, StackShape, TransitionLR
 
@@ -155,5 +156,26 @@ GROWING = [
     case("late_expansion", ModelShape.of(layers=2), layers=1, new="fresh"),
 ]
 
-CASES = [case("full"), case("full", T5), *RANDOM_PATHS, *WIDTHS, *DROPPED, *BY_SEQUENCE, *GROWING]
-"""All of them; a method that has none here fails `tests/plan/test_matrix.py`."""
+WRITTEN = [case("full"), case("full", T5), *RANDOM_PATHS, *WIDTHS, *DROPPED, *BY_SEQUENCE, *GROWING]
+"""The cases written by hand."""
+
+
+def derived_cases(key: str) -> Iterator[Case]:
+    """The cases of a method that has none above: its defaults for one and two stacks, and each other choice."""
+    spec = METHODS[key]
+    yield case(key)
+    yield case(key, T5)
+    hints, names = get_type_hints(spec), [field.name for field in fields(spec)]
+    for name in names:
+        if get_origin(hints[name]) is Literal:
+            default = getattr(spec(), name)
+            yield from (case(key, **{name: choice}) for choice in get_args(hints[name]) if choice != default)
+    others = {"seed": 2**63, "fixed": (0, -1), "transition_lr": REWARM}
+    yield from (case(key, T5, **{name: value}) for name, value in others.items() if name in names)
+
+
+DERIVED = [one for key in METHODS if not any(one.key == key for one in WRITTEN) for one in derived_cases(key)]
+"""The cases of methods that have none above."""
+
+CASES = [*WRITTEN, *DERIVED]
+"""All of them: what matrices run over."""

@@ -11,7 +11,7 @@ import torch
 from helpers.runs import TINY, metrics, run, tiny
 from raptr import Subnetwork, attach
 from raptr.config import SETTINGS, SMALLER, RunConfig
-from raptr.plan import METHODS, Full, LayerCosts, plan_cost, trained_part
+from raptr.plan import METHODS, Full, LayerCosts, ModelShape, Plan, plan_cost, trained_part
 from raptr.train.callbacks.metrics import layer_flops
 from raptr.train.setup.model import build_model
 from raptr.train.task import prepare_task
@@ -51,6 +51,51 @@ def config_of(method: str, **changes: Any) -> RunConfig:
     return tiny(**{**values, **changes})
 
 
+def plan_of(method: str) -> Plan:
+    """The plan of a method with its settings here, for the shape of this model."""
+    shape = ModelShape.of(layers=LAYERS, heads=4, neurons=32)
+    return config_of(method).build_method().plan(shape, STEPS)
+
+
+def full_step(method: str) -> int | None:
+    """The last step at which the whole model runs; None if there is none."""
+    plan = plan_of(method)
+    steps = (step for step in reversed(range(STEPS)) if plan.subnetwork(step) == Subnetwork.full(plan.shape))
+    return next(steps, None)
+
+
+def grows(method: str) -> bool:
+    """Whether a method has layers that no step trains before its last boundary."""
+    plan = plan_of(method)
+    return not all(p for stack in plan.keep(plan.stages[0]) for p in stack) and plan.stages[-1].start in {
+        step for step in range(STEPS) if plan.subnetwork(step) != plan.subnetwork(0)
+    }
+
+
+def costs_differ(method: str) -> bool:
+    """Whether steps of one stage do not all cost the same."""
+    plan = plan_of(method)
+    costs = LayerCosts.uniform(plan.shape)
+    found = {(plan.stage(step), round(costs.of_layers(plan.subnetwork(step), plan.shape), 9)) for step in range(STEPS)}
+    return len(found) > len(plan.stages)
+
+
+GROWING = tuple(filter(grows, METHODS))
+DROPPING = tuple(filter(costs_differ, METHODS))
+
+
+def test_kinds_of_methods_by_hand() -> None:
+    """Of the methods whose kind is known; that of others follows from their plans."""
+    assert {"gradual_stacking", "progressive_stacking", "midas", "gstack", "late_expansion"} <= set(GROWING)
+    assert {"layerdrop", "stochastic_depth", "pld", "sequence_layer_dropout"} <= set(DROPPING)
+    assert not {"full", "raptr", "width_raptr", "constant_size", "reversed"} & {*GROWING, *DROPPING}
+    last = STEPS - 1
+    found = {method: full_step(method) for method in METHODS}
+    for method in ("full", "raptr", "width_raptr", "depth_width_raptr", *GROWING):
+        assert found[method] == last
+    assert [found[method] for method in ("constant_size", "reversed")] == [None, 2]
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Any:
     """The finished run of a method, trained when it is first asked for."""
@@ -84,8 +129,7 @@ def test_a_run_costs_what_its_plan_says(method: str, runs: Any, cache: Path) -> 
         assert line["total_flops"] == pytest.approx(spent + (step + 1) * task.costs.other)
         assert math.isfinite(line["loss"])
     expected = sum(stage.layers for stage in plan_cost(plan, task.costs))
-    same_every_step = method not in ("layerdrop", "stochastic_depth", "pld", "sequence_layer_dropout")
-    assert spent == pytest.approx(expected, rel=1e-9 if same_every_step else 0.35)
+    assert spent == pytest.approx(expected, rel=0.35 if method in DROPPING else 1e-9)
     full = STEPS * task.costs.all_layers
     assert (spent == pytest.approx(full)) == (method == "full")
 
@@ -95,9 +139,6 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(method: str, runs: Any, tmp_pa
     interrupted(config_of(method), tmp_path / "run", cache, 9)
     run(config_of(method), tmp_path / "run", cache)
     same_end(tmp_path / "run", runs(method))
-
-
-GROWING = ("gradual_stacking", "progressive_stacking", "midas", "gstack", "late_expansion")
 
 
 @pytest.mark.parametrize("method", GROWING)
@@ -141,8 +182,6 @@ def test_where_every_layer_is_trained_nothing_else_is_validated(method: str, run
 
 
 def test_the_part_that_was_trained_is_what_was_on_a_path_so_far() -> None:
-    from raptr.plan import ModelShape
-
     shape = ModelShape.of(layers=LAYERS)
     plan = METHODS["gradual_stacking"]("2-3-4").plan(shape, 30)
     found = [trained_part(plan, step) for step in (0, 9, 10, 20)]
@@ -197,15 +236,13 @@ def test_flops_of_a_step_are_the_mean_over_its_micro_steps(cache: Path) -> None:
     assert layer_flops(plan, 5, costs) == len(plan.subnetwork(5).layers[0])
 
 
-DROPPING = ("layerdrop", "stochastic_depth", "pld")  # at no step is it certain that they run the whole model
-
-
-@pytest.mark.parametrize("method", sorted(set(METHODS) - set(DROPPING) - {"constant_size"}))
+@pytest.mark.parametrize("method", [method for method in METHODS if full_step(method) is not None])
 def test_a_full_step_is_bit_for_bit_one_of_the_untouched_model(method: str, cache: Path) -> None:
     config = config_of(method)
     task = prepare_task(config, cache)
     plan = task.plan(config.build_method())
-    full = 0 if method == "reversed" else STEPS - 1
+    full = full_step(method)
+    assert full is not None
     batch = task.collator()([task.training_data(STEPS)[i] for i in range(4)])
     found = []
     for attached in (False, True):

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 
 from raptr.config.base import SECTION
-from raptr.plan import METHODS, Full, Method, Schedule, TransitionLR
+from raptr.plan import METHODS, Full, Method, Schedule, TransitionLR, skips_of
 
 Inactive = Literal["freeze", "zero"]
 Lengths = Literal["equal", "proportional"] | list[int] | list[float]
-
-_SKIP_NOTHING = ("full", "sequence_layer_dropout")
 
 SMALLER = "smaller"
 """The control that is no method of training, but a smaller model: see `SmallerSettings`."""
@@ -130,7 +128,7 @@ def _section(key: str, spec: Callable[..., Any]) -> type[MethodSettings]:
     """The settings of one method."""
     defaults, hints = spec(), get_type_hints(spec)
     fields: dict[str, Any] = {"method": (Literal[key], key)}
-    if key not in _SKIP_NOTHING:
+    if skips_of(spec) & {"layers", "width"}:  # of which parameters are left out
         fields["inactive"] = (Inactive, "freeze")
     for field in dataclasses.fields(defaults):
         if field.name == "seed":

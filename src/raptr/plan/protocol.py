@@ -4,7 +4,7 @@ A user's own plan needs only `subnetwork` and `transition` (`Trainable`), ten li
 itself offers also knows its stages and its expected cost (`Plan`).
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from raptr.plan.schedule import Stage
 from raptr.plan.shape import ModelShape
@@ -56,7 +56,10 @@ class Plan(Trainable, Protocol):
 
 
 class Method(Protocol):
-    """The rule that says which subnetwork is trained at which step: a frozen, serialisable spec."""
+    """The rule that says which subnetwork is trained at which step: a frozen, serialisable spec.
+
+    A spec whose plans do not just skip layers says so in an attribute ``skips`` (see `skips_of`).
+    """
 
     @property
     def name(self) -> str:
@@ -66,6 +69,21 @@ class Method(Protocol):
     def plan(self, shape: ModelShape, steps: int) -> Plan:
         """Bind to a model's shape and a run's length; everything that can be wrong is refused here."""
         ...
+
+
+def skips_of(method: Any) -> frozenset[str]:
+    """Return what steps of a method leave out: its attribute ``skips``, or layers if it has none.
+
+    Args:
+        method: a spec or its class. ``skips`` is a tuple of any of "layers", "width" (heads or neurons of kept layers)
+            and "sequences" (of the batch, of kept layers).
+
+    Example:
+        >>> from raptr.plan.methods import DepthWidthRaPTr, Full
+        >>> sorted(skips_of(DepthWidthRaPTr)), sorted(skips_of(Full))
+        (['layers', 'width'], [])
+    """
+    return frozenset(getattr(method, "skips", ("layers",)))
 
 
 def width_of(plan: Plan, stage: Stage) -> Width:

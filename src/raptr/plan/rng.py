@@ -54,6 +54,32 @@ def words(seed: int, purpose: int, counter: tuple[int, int, int], count: int) ->
     return drawn
 
 
+def random_numbers(seed: int, step: int, micro: int = 0, stack: int = 0, *, count: int) -> npt.NDArray[np.float64]:
+    """Return ``count`` random numbers in [0, 1), a function of the arguments only: for the paths of a method.
+
+    Any step can be asked for in any order, on any rank, and after any restart.
+
+    Args:
+        seed: the run's seed, from 0 to 2**64 - 1.
+        step: the optimizer step.
+        micro: the micro-step; leave it out to draw once for each step.
+        stack: the number of the stack, so that stacks draw independently.
+        count: how many numbers, usually one for each layer.
+
+    Returns:
+        A float64 array of shape (count,).
+
+    Example:
+        >>> random_numbers(0, 7, count=3).round(3).tolist()
+        [0.19, 0.251, 0.308]
+        >>> (random_numbers(0, 7, count=12) < 0.5).nonzero()[0].tolist()  # each of 12 layers with probability 1/2
+        [0, 1, 2, 3, 6, 7, 10]
+        >>> sorted(random_numbers(0, 7, count=12).argsort()[:6].tolist())  # 6 of 12 layers, all sets equally likely
+        [0, 1, 2, 6, 7, 10]
+    """
+    return uniforms(words(seed, PATHS, (step, micro, stack), count))
+
+
 def table(seed: int, purpose: int, places: Iterable[tuple[int, int, int]], count: int) -> Words:
     """`words` of many places at once, which is faster.
 

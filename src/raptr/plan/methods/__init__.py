@@ -1,48 +1,30 @@
-"""The methods, one family a file. A method is known to configs and the command line by its key here."""
+"""The methods. A file defines one family; a method is known to configs and the command line by its ``name``."""
 
-from raptr.plan.methods.controls import ConstantSize, Reversed
-from raptr.plan.methods.dropping import LayerDrop, ProgressiveLayerDropping, StochasticDepth
-from raptr.plan.methods.expansion import LateExpansion
-from raptr.plan.methods.full import Full
-from raptr.plan.methods.raptr import RaPTr
-from raptr.plan.methods.sequences import SequenceLayerDropout
-from raptr.plan.methods.stacking import MIDAS, GradualStacking, GStack, ProgressiveStacking
-from raptr.plan.methods.width import DepthWidthRaPTr, WidthRaPTr
+from typing import TYPE_CHECKING, Any
 
-METHODS = {
-    "full": Full,
-    "raptr": RaPTr,
-    "width_raptr": WidthRaPTr,
-    "depth_width_raptr": DepthWidthRaPTr,
-    "constant_size": ConstantSize,
-    "reversed": Reversed,
-    "layerdrop": LayerDrop,
-    "stochastic_depth": StochasticDepth,
-    "pld": ProgressiveLayerDropping,
-    "sequence_layer_dropout": SequenceLayerDropout,
-    "gradual_stacking": GradualStacking,
-    "progressive_stacking": ProgressiveStacking,
-    "midas": MIDAS,
-    "gstack": GStack,
-    "late_expansion": LateExpansion,
-}
-"""Every method by its key, which is also its ``name``: a new one is a file and a line here (docs/extending.md)."""
+# One line for each method, in the order in which they are listed. It is all that a new method needs here:
+# `METHODS` and `__all__` follow from these lines (docs/extending.md).
+# isort: off
+from raptr.plan.methods.full import Full as Full
+from raptr.plan.methods.raptr import RaPTr as RaPTr
+from raptr.plan.methods.width import WidthRaPTr as WidthRaPTr
+from raptr.plan.methods.width import DepthWidthRaPTr as DepthWidthRaPTr
+from raptr.plan.methods.controls import ConstantSize as ConstantSize
+from raptr.plan.methods.controls import Reversed as Reversed
+from raptr.plan.methods.dropping import LayerDrop as LayerDrop
+from raptr.plan.methods.dropping import StochasticDepth as StochasticDepth
+from raptr.plan.methods.dropping import ProgressiveLayerDropping as ProgressiveLayerDropping
+from raptr.plan.methods.sequences import SequenceLayerDropout as SequenceLayerDropout
+from raptr.plan.methods.stacking import GradualStacking as GradualStacking
+from raptr.plan.methods.stacking import ProgressiveStacking as ProgressiveStacking
+from raptr.plan.methods.stacking import MIDAS as MIDAS
+from raptr.plan.methods.stacking import GStack as GStack
+from raptr.plan.methods.expansion import LateExpansion as LateExpansion
+# isort: on
 
-__all__ = [
-    "METHODS",
-    "MIDAS",
-    "ConstantSize",
-    "DepthWidthRaPTr",
-    "Full",
-    "GStack",
-    "GradualStacking",
-    "LateExpansion",
-    "LayerDrop",
-    "ProgressiveLayerDropping",
-    "ProgressiveStacking",
-    "RaPTr",
-    "Reversed",
-    "SequenceLayerDropout",
-    "StochasticDepth",
-    "WidthRaPTr",
-]
+_imported: list[Any] = list(vars().values())
+METHODS: dict[str, type[Any]] = {found.name: found for found in _imported if hasattr(found, "plan")}
+"""Every method by its key, which is its ``name``."""
+
+if not TYPE_CHECKING:  # type checkers read what is exported from the imports above
+    __all__ = ["METHODS", *sorted(method.__name__ for method in METHODS.values())]

@@ -1,13 +1,10 @@
-"""What specs of several methods share: the checks of their fields, and the layers that are always kept."""
+"""What specs of several methods share: the types of their fields, and the layers that are always kept."""
 
 import inspect
-import operator
 import warnings
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from raptr.errors import RaptrError
-from raptr.plan.boundary_lr import TransitionLR
-from raptr.plan.schedule import Schedule
 from raptr.plan.shape import ModelShape, StackShape
 
 Sampler = Literal["fixed", "bernoulli"]
@@ -29,68 +26,12 @@ FALLING = "-".join(reversed(HALF_DEPTH.split("-")))
 """The same backwards."""
 
 
-def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    """Refuse a value that is not one of a field's choices."""
-    if value not in choices:
-        raise RaptrError(f"{name} {value!r} is not known; expected {' or '.join(map(repr, choices))}.")
-
-
-def check_seed(seed: Any) -> None:
-    """Refuse a seed that the counter-based generator cannot take."""
-    if not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise RaptrError(f"seed {seed!r} is not a whole number between 0 and 2**64 - 1.")
-
-
-def check_count(name: str, value: Any, *, least: int) -> None:
-    """Refuse a value that is not a whole number from ``least`` to 1000."""
-    if not isinstance(value, int) or not least <= value <= 1000:
-        raise RaptrError(f"{name}={value!r} is not a whole number from {least} to 1000.")
-
-
-def check_share(name: str, value: Any, *, least: float = 0.0, one: bool = True) -> None:
-    """Refuse a value that is not a number from ``least`` to 1; with ``one=False``, 1 is refused too."""
-    if not isinstance(value, int | float) or not least <= value <= 1 or (value == 1 and not one):
-        raise RaptrError(f"{name}={value!r} is not a number from {least:g} to {'' if one else 'below '}1.")
-
-
-def check_drawn(spec: Any) -> None:
-    """Refuse choices and a seed that a spec of random paths cannot have; what it has no field for is passed over."""
-    for name, choices in (("sampler", Sampler), ("scaling", Scaling), ("redraw", Redraw)):
-        if hasattr(spec, name):
-            check_choice(name, getattr(spec, name), get_args(choices))
-    check_seed(spec.seed)
-
-
-def check_transition(transition_lr: Any) -> None:
-    """Refuse what is no rule for the learning rate at boundaries."""
-    if transition_lr is not None and not isinstance(transition_lr, TransitionLR):
-        raise RaptrError(
-            f"transition_lr={transition_lr!r} is not a rule; give raptr.plan.TransitionLR(rewarm=100) or (scale=0.5)."
-        )
-
-
 def warn(message: str) -> None:
     """Warn at the line that asked for the plan, whatever lies between."""
     level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("raptr.plan"):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)
-
-
-def as_schedule(schedule: Any) -> Schedule:
-    """A schedule, or its sizes as text."""
-    parsed = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
-    if not isinstance(parsed, Schedule):
-        raise RaptrError(f'schedule {schedule!r} is neither a Schedule nor text such as "6-8-10-12".')
-    return parsed
-
-
-def as_layers(fixed: Any) -> tuple[int, ...]:
-    """A fixed set as a spec keeps it; whether there are such layers is asked when the model is known."""
-    try:
-        return tuple(map(operator.index, fixed))
-    except TypeError as error:
-        raise RaptrError(f"fixed={fixed!r} is not a tuple of layer numbers such as (0, -1).") from error
 
 
 def always_kept(fixed: tuple[int, ...], shape: ModelShape) -> tuple[tuple[int, ...], ...]:

@@ -4,17 +4,8 @@ from dataclasses import KW_ONLY, dataclass
 
 from raptr.errors import RaptrError
 from raptr.plan.boundary_lr import TransitionLR
-from raptr.plan.methods.checks import (
-    FALLING,
-    Redraw,
-    Sampler,
-    Scaling,
-    always_kept,
-    as_layers,
-    as_schedule,
-    check_drawn,
-    check_transition,
-)
+from raptr.plan.fields import check_fields
+from raptr.plan.methods.checks import FALLING, Redraw, Sampler, Scaling, always_kept
 from raptr.plan.methods.path_plan import PathPlan, bind_paths, check_sizes
 from raptr.plan.schedule import Schedule
 from raptr.plan.shape import ModelShape
@@ -55,13 +46,13 @@ class ConstantSize:
     redraw: Redraw = "step"
     seed: int = 0
     name = "constant_size"
+    skips = ("layers",)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", str(self.size))
         if len(self._schedule.sizes) != 1:
             raise RaptrError(f"size {self.size!r} is not one size; give a count such as '9', or a share such as '75%'.")
-        object.__setattr__(self, "fixed", as_layers(self.fixed))
-        check_drawn(self)
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"Constant size {self.size}"
@@ -118,13 +109,10 @@ class Reversed:
     seed: int = 0
     transition_lr: TransitionLR | None = None
     name = "reversed"
+    skips = ("layers",)
 
     def __post_init__(self) -> None:
-        schedule = as_schedule(self.schedule)
-        object.__setattr__(self, "schedule", schedule)
-        object.__setattr__(self, "fixed", as_layers(self.fixed))
-        check_drawn(self)
-        check_transition(self.transition_lr)
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"Reversed {self.schedule}"

@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from raptr.plan.methods.checks import Inverse, Redraw, as_layers, check_choice, check_drawn, check_share
+from raptr.plan.fields import check_fields, check_share
+from raptr.plan.methods.checks import Inverse, Redraw
 from raptr.plan.methods.rate_plan import Depths, RatePlan, bind_rates
 from raptr.plan.shape import ModelShape
 
@@ -38,12 +39,11 @@ class LayerDrop:
     redraw: Redraw = "step"
     seed: int = 0
     name = "layerdrop"
+    skips = ("layers",)
 
     def __post_init__(self) -> None:
         check_share("rate", self.rate, one=False)
-        object.__setattr__(self, "fixed", as_layers(self.fixed))
-        check_choice("scaling", self.scaling, get_args(Inverse))
-        check_drawn(self)
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"LayerDrop {self.rate:g}"
@@ -99,12 +99,11 @@ class StochasticDepth:
     redraw: Redraw = "step"
     seed: int = 0
     name = "stochastic_depth"
+    skips = ("layers",)
 
     def __post_init__(self) -> None:
         check_share("last", self.last, least=1e-6)
-        object.__setattr__(self, "fixed", as_layers(self.fixed))
-        check_choice("scaling", self.scaling, get_args(Inverse))
-        check_drawn(self)
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"Stochastic depth {self.last:g}"
@@ -172,14 +171,12 @@ class ProgressiveLayerDropping:
     redraw: Redraw = "step"
     seed: int = 0
     name = "pld"
+    skips = ("layers",)
 
     def __post_init__(self) -> None:
         check_share("theta", self.theta, least=1e-6)
         check_share("gamma", self.gamma, least=1e-12)
-        check_choice("variant", self.variant, get_args(Variant))
-        object.__setattr__(self, "fixed", as_layers(self.fixed))
-        check_choice("scaling", self.scaling, get_args(Inverse))
-        check_drawn(self)
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"PLD {self.theta:g}" + (" (DeepSpeed)" if self.variant == "deepspeed" else "")

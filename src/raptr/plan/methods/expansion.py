@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from raptr.errors import RaptrError
 from raptr.plan.boundary_lr import TransitionLR
-from raptr.plan.methods.checks import check_choice, check_count, check_share, check_transition
+from raptr.plan.fields import check_count, check_fields, check_share
 from raptr.plan.methods.growth_plan import GrowthPlan, Paths, Sources, bind_growth, prefixes, stages_around
 from raptr.plan.methods.stacking import State
 from raptr.plan.shape import ModelShape, StackShape
@@ -53,13 +53,12 @@ class LateExpansion:
     state: State = "copy"
     transition_lr: TransitionLR | None = None
     name = "late_expansion"
+    skips = ("layers",)
 
     def __post_init__(self) -> None:
         check_count("layers", self.layers, least=0)
         check_share("at", self.at, least=1e-6, one=False)
-        check_choice("new", self.new, get_args(New))
-        check_choice("state", self.state, get_args(State))
-        check_transition(self.transition_lr)
+        check_fields(self)
         if self.layers == 0 and self.new == "copy":
             raise RaptrError("layers=0 leaves nothing to copy; give new='fresh' or 'silent', or begin with a layer.")
 

@@ -19,6 +19,7 @@ class Full:
     """
 
     name = "full"
+    skips = ()
 
     def __str__(self) -> str:
         return "Full"

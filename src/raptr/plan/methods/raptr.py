@@ -6,17 +6,8 @@ from typing import Any
 
 from raptr.errors import RaptrError
 from raptr.plan.boundary_lr import TransitionLR
-from raptr.plan.methods.checks import (
-    HALF_DEPTH,
-    Redraw,
-    Sampler,
-    Scaling,
-    always_kept,
-    as_layers,
-    as_schedule,
-    check_drawn,
-    check_transition,
-)
+from raptr.plan.fields import as_layers, as_schedule, check_fields
+from raptr.plan.methods.checks import HALF_DEPTH, Redraw, Sampler, Scaling, always_kept
 from raptr.plan.methods.path_plan import Kept, PathPlan, bind_paths, check_sizes
 from raptr.plan.schedule import Schedule
 from raptr.plan.shape import ModelShape
@@ -65,12 +56,12 @@ class RaPTr:
     seed: int = 0
     transition_lr: TransitionLR | None = None
     name = "raptr"
+    skips = ("layers",)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", as_schedule(self.schedule))
         object.__setattr__(self, "fixed", _as_fixed(self.fixed, self._schedule))
-        check_drawn(self)
-        check_transition(self.transition_lr)
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"RaPTr {self.schedule}"

@@ -1,9 +1,9 @@
 """Layer dropout by sequence: every layer runs at every step, on some of the batch's sequences."""
 
 from dataclasses import dataclass
-from typing import get_args
 
-from raptr.plan.methods.checks import Inverse, Redraw, as_layers, check_choice, check_drawn, check_share
+from raptr.plan.fields import check_fields, check_share
+from raptr.plan.methods.checks import Inverse, Redraw
 from raptr.plan.methods.rate_plan import Depths, RatePlan, bind_rates
 from raptr.plan.shape import ModelShape
 
@@ -42,12 +42,11 @@ class SequenceLayerDropout:
     redraw: Redraw = "micro_step"
     seed: int = 0
     name = "sequence_layer_dropout"
+    skips = ("sequences",)
 
     def __post_init__(self) -> None:
         check_share("rate", self.rate, one=False)
-        object.__setattr__(self, "fixed", as_layers(self.fixed))
-        check_choice("scaling", self.scaling, get_args(Inverse))
-        check_drawn(self)
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"Sequence layer dropout {self.rate:g}"

@@ -4,11 +4,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Literal
 
 from raptr.errors import RaptrError
 from raptr.plan.boundary_lr import TransitionLR
-from raptr.plan.methods.checks import as_schedule, check_choice, check_count, check_share, check_transition
+from raptr.plan.fields import as_schedule, check_count, check_fields, check_share
 from raptr.plan.methods.growth_plan import (
     GrowthPlan,
     Paths,
@@ -55,12 +55,11 @@ class GradualStacking:
     state: State = "copy"
     transition_lr: TransitionLR | None = None
     name = "gradual_stacking"
+    skips = ("layers",)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "schedule", as_schedule(self.schedule))
+        check_fields(self)
         check_no_warmup(self._schedule, self.name)
-        check_choice("state", self.state, get_args(State))
-        check_transition(self.transition_lr)
 
     def __str__(self) -> str:
         return f"Gradual stacking {self.schedule}"
@@ -106,13 +105,13 @@ class ProgressiveStacking:
     state: State = "copy"
     transition_lr: TransitionLR | None = None
     name = "progressive_stacking"
+    skips = ("layers",)
 
     def __post_init__(self) -> None:
         check_count("doublings", self.doublings, least=1)
         checked = Schedule((1,) * (self.doublings + 1), lengths=self.lengths)
         object.__setattr__(self, "lengths", checked.lengths)
-        check_choice("state", self.state, get_args(State))
-        check_transition(self.transition_lr)
+        check_fields(self)
 
     def __str__(self) -> str:
         return "Progressive stacking"
@@ -164,6 +163,7 @@ class MIDAS:
     state: State = "copy"
     transition_lr: TransitionLR | None = None
     name = "midas"
+    skips = ("layers",)
 
     def __post_init__(self) -> None:
         schedule = as_schedule(self.schedule)
@@ -171,8 +171,7 @@ class MIDAS:
             schedule = replace(schedule, lengths="proportional")
         object.__setattr__(self, "schedule", schedule)
         check_no_warmup(schedule, self.name)
-        check_choice("state", self.state, get_args(State))
-        check_transition(self.transition_lr)
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"MIDAS {self.schedule}"
@@ -213,12 +212,12 @@ class GStack:
     state: State = "copy"
     transition_lr: TransitionLR | None = None
     name = "gstack"
+    skips = ("layers",)
 
     def __post_init__(self) -> None:
         check_count("growth", self.growth, least=2)
         check_share("at", self.at, least=1e-6, one=False)
-        check_choice("state", self.state, get_args(State))
-        check_transition(self.transition_lr)
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"G_stack {self.growth}x at {self.at:.0%}"

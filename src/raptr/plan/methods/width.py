@@ -4,22 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Literal
 
 from raptr.errors import RaptrError
 from raptr.plan import rng
 from raptr.plan.boundary_lr import TransitionLR
+from raptr.plan.fields import check_fields
 from raptr.plan.layer_part import LayerPart
-from raptr.plan.methods.checks import (
-    HALF_DEPTH,
-    Redraw,
-    Scaling,
-    as_layers,
-    as_schedule,
-    check_choice,
-    check_drawn,
-    check_transition,
-)
+from raptr.plan.methods.checks import HALF_DEPTH, Redraw, Scaling
 from raptr.plan.methods.path_plan import PathPlan
 from raptr.plan.methods.raptr import RaPTr
 from raptr.plan.protocol import Keep, Width
@@ -165,14 +157,12 @@ class WidthRaPTr:
     seed: int = 0
     transition_lr: TransitionLR | None = None
     name = "width_raptr"
+    skips = ("width",)
 
     def __post_init__(self) -> None:
-        schedule = as_schedule(self.schedule)
-        object.__setattr__(self, "schedule", schedule)
-        _check_shares(schedule, "schedule")
-        check_choice("narrowed", self.narrowed, get_args(Narrowed))
-        check_drawn(self)
-        check_transition(self.transition_lr)
+        check_fields(self)
+        assert isinstance(self.schedule, Schedule)
+        _check_shares(self.schedule, "schedule")
 
     def __str__(self) -> str:
         return f"Width RaPTr {self.schedule}"
@@ -223,12 +213,12 @@ class DepthWidthRaPTr:
     seed: int = 0
     transition_lr: TransitionLR | None = None
     name = "depth_width_raptr"
+    skips = ("layers", "width")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "schedule", as_schedule(self.schedule))
-        object.__setattr__(self, "fixed", as_layers(self.fixed))
         if not isinstance(self.width, str):
             raise RaptrError(f"width={self.width!r} is not text such as '50%-75%-100%'.")
+        check_fields(self)
         widths = Schedule.parse(self.width)
         _check_shares(widths, "width")
         if len(widths.sizes) != len(self._depth.sizes):
@@ -236,9 +226,6 @@ class DepthWidthRaPTr:
                 f"width {self.width} has {len(widths.sizes)} stages, but schedule {self.schedule} has "
                 f"{len(self._depth.sizes)}; give one share of the width for each stage."
             )
-        check_choice("narrowed", self.narrowed, get_args(Narrowed))
-        check_drawn(self)
-        check_transition(self.transition_lr)
 
     def __str__(self) -> str:
         return f"Depth-width RaPTr {self.schedule} x {self.width}"
