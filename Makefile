@@ -1,9 +1,10 @@
 # make demo   pretrain a small model on real text, full, RaPTr and stacking, and write a report
+# make check  what to run while working, under 2 minutes: style, types, import contracts, the quick tests
+# make test   run all tests against the installed package
 # make dev    install raptr as a link to its sources, for development
-# make test   run the tests against the installed package
 # make lint   style, types
 # make bench  measure the speed on the CPU, under 15 minutes, and write docs/performance.md
-# make lowest run the tests of models, of the Trainer and of resume with the lowest transformers that pyproject.toml allows
+# make lowest run the tests of models, Trainer and resume with the lowest transformers that pyproject.toml allows
 #
 # All set up .venv by themselves; Python 3.11 or newer and make are all they need.
 
@@ -20,11 +21,15 @@ DEMO ?=
 # What is measured, so that less can be asked for: make bench BENCH="--only skipping".
 BENCH ?=
 
-.PHONY: demo dev test lint bench lowest clean
+.PHONY: demo dev check test lint bench lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raptr compare demo --methods full,raptr,gradual_stacking --seeds 3 --workers 0 --output runs/demo $(DEMO)
 
+# Quick tests neither train nor start processes: see tests/conftest.py.
+check: lint
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 # Everything but `make dev` installs the package itself, and so replaces the link.
 dev: $(VENV)/.dependencies
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .

@@ -53,6 +53,7 @@ def _lint(folder: Path, pythonpath: Path | None = None) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_import_contracts_hold() -> None:
     code, output = _lint(PROJECT)
     assert code == 0, output
@@ -172,12 +173,14 @@ def _house(folder: Path, imports: list[tuple[str, str]]) -> None:
         (package / room / f"m{number}.py").write_text(f"import {imported}\n")
 
 
+@pytest.mark.slow
 def test_the_contracts_allow_what_the_design_allows(tmp_path: Path) -> None:
     _house(tmp_path, ALLOWED)
     code, output = _lint(tmp_path, tmp_path)
     assert code == 0, output
 
 
+@pytest.mark.slow
 def test_the_contracts_forbid_what_the_design_forbids(tmp_path: Path) -> None:
     _house(tmp_path, [*ALLOWED, *FORBIDDEN])
     code, output = _lint(tmp_path, tmp_path)
@@ -227,6 +230,7 @@ def _loaded(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", LIGHT)
 def test_importing_stays_light(module: str) -> None:
     loaded = _loaded(f"import {module}")
@@ -234,6 +238,7 @@ def test_importing_stays_light(module: str) -> None:
     assert sorted(loaded & set(LIGHT[module])) == []
 
 
+@pytest.mark.slow
 def test_public_names_are_loaded_when_they_are_used() -> None:
     loaded = _loaded("import raptr; raptr.RaPTr; raptr.Schedule; raptr.Subnetwork; raptr.RaptrError")
     assert "numpy" in loaded
@@ -243,6 +248,7 @@ def test_public_names_are_loaded_when_they_are_used() -> None:
     assert "torch" in loaded
 
 
+@pytest.mark.slow
 def test_packages_are_loaded_when_they_are_used() -> None:
     loaded = _loaded("import raptr; assert raptr.plan.METHODS; assert raptr.config.load; dir(raptr)")
     assert {"numpy", "pydantic"} <= loaded
@@ -281,6 +287,7 @@ def test_every_public_name_resolves_and_is_documented(name: str) -> None:
     assert _documented(value)
 
 
+@pytest.mark.slow
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(AttributeError, match=r"'RaPTR'.*RaPTr"):
         raptr.RaPTR  # noqa: B018

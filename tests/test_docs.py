@@ -14,6 +14,7 @@ from transformers import LlamaForCausalLM
 
 import raptr
 from helpers.runs import TINY
+from helpers.started import Started, ranks_of, succeeded
 
 DOCS = Path(__file__).parents[1] / "docs"
 EXTENDING = (DOCS / "extending.md").read_text(encoding="utf-8")
@@ -23,6 +24,9 @@ WINDOW, WARMING, TWICE, SPEC, TRAINER = re.findall(r"```python\n(.*?)```", EXTEN
 SHARDED, DDP, ENGINES = re.findall(
     r"```python\n(.*?)```", (DOCS / "engines.md").read_text(encoding="utf-8"), flags=re.S
 )
+
+STRICT = "import warnings\nwarnings.filterwarnings('error', category=UserWarning, module='raptr')\n"
+"""Before an example: a warning of raptr is an error."""
 
 
 def run(*arguments: str, folder: Path, path: Path | None = None) -> str:
@@ -40,6 +44,7 @@ def run(*arguments: str, folder: Path, path: Path | None = None) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "example",
     [WINDOW, WARMING, TWICE, TRAINER, OPTIMIZER, ENGINES],
@@ -47,14 +52,16 @@ def run(*arguments: str, folder: Path, path: Path | None = None) -> str:
 )
 def test_an_example_runs(example: str, tmp_path: Path) -> None:
     (tmp_path / "windows.py").write_text(SPEC)
-    run("-W", "error::UserWarning:raptr", "-c", example, folder=tmp_path)
+    (tmp_path / "example.py").write_text(STRICT + example)
+    succeeded([Started(tmp_path / "example.py", folder=tmp_path)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", [SHARDED, DDP], ids=["FSDP2", "DDP"])
 def test_a_loop_on_two_ranks_saves_an_ordinary_model(loop: str, tmp_path: Path) -> None:
-    (tmp_path / "loop.py").write_text(loop)
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    run("-W", "error::UserWarning:raptr", *launch, "loop.py", folder=tmp_path)
+    """What torchrun gives each process is set here; tests/train/hf/test_engines.py runs torchrun itself."""
+    (tmp_path / "loop.py").write_text(STRICT + loop)
+    succeeded([Started(tmp_path / "loop.py", (), one, folder=tmp_path) for one in ranks_of(2)])
     model = LlamaForCausalLM.from_pretrained(tmp_path / "model")
     assert type(model.model.layers[0]).__call__ is torch.nn.Module.__call__
     torch.manual_seed(0)
@@ -62,6 +69,7 @@ def test_a_loop_on_two_ranks_saves_an_ordinary_model(loop: str, tmp_path: Path) 
     assert not torch.equal(model.model.layers[1].mlp.up_proj.weight, begun.model.layers[1].mlp.up_proj.weight)
 
 
+@pytest.mark.slow
 def test_a_method_is_one_file_and_one_line(tmp_path: Path, cache: Path) -> None:
     """The line of the guide makes a copy of raptr whose command line, configs and runs know the method."""
     house = tmp_path / "src"

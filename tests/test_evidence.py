@@ -30,6 +30,7 @@ sys.path.remove(str(EVIDENCE))
 TINY = (*run.TINY, "training.max_steps=4")
 
 
+@pytest.mark.slow
 def test_the_page_is_what_is_kept() -> None:
     text = draw.PAGE.read_text(encoding="utf-8")
     assert text == draw.page(text, draw.STORED), "run python benchmarks/evidence/draw.py"
@@ -38,6 +39,7 @@ def test_the_page_is_what_is_kept() -> None:
     assert points.FILE.read_text(encoding="utf-8") == points.points(draw.STORED)
 
 
+@pytest.mark.slow
 def test_the_map_shows_each_method_once_for_each_model_and_length(tmp_path: Path) -> None:
     known = json.loads(points.FILE.read_text(encoding="utf-8"))
     rows = chart.rows_of(known)
@@ -86,6 +88,7 @@ def test_all_evaluations_and_some_steps_are_kept(count: int) -> None:
     assert not count or (steps[0], steps[-1]) == (1, count)
 
 
+@pytest.mark.slow
 def test_a_comparison_is_run_kept_and_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("RAPTR_CACHE", str(tmp_path / "cache"))
@@ -147,6 +150,7 @@ def test_changes_are_those_of_the_stored_losses() -> None:
     assert not list(lengths.changes(draw.STORED / "none"))
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAPTR_CACHE", str(tmp_path / "cache"))
     wrong = Comparison(name="tiny", methods=("full", "raptr"), values=("training.learning_rat=1",), seeds=1)

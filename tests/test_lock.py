@@ -42,6 +42,7 @@ def holder(folder: Path) -> "subprocess.Popen[str]":
     return process
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     process = holder(tmp_path / "run")
     try:
@@ -54,6 +55,7 @@ def test_a_second_process_is_refused_and_told_who_the_first_is(tmp_path: Path) -
         process.wait()
 
 
+@pytest.mark.slow
 def test_what_was_forked_from_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", FORK, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -70,6 +72,7 @@ def test_what_was_forked_from_a_killed_process_holds_no_lock(tmp_path: Path) -> 
         process.kill()
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     process = holder(tmp_path)
     process.send_signal(signal.SIGKILL)

@@ -148,6 +148,7 @@ def test_no_config_asks_for_code_from_elsewhere(changes: dict[str, Any], cache: 
         prepare_task(parse(given, "run.yaml"), cache)
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_that_goes_on_is_plain_yaml(tmp_path: Path, cache: Path) -> None:
     run(tiny(training__max_steps=4), tmp_path / "run", cache)
     place = tmp_path / "run" / "config.yaml"
@@ -189,6 +190,7 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+@pytest.mark.slow
 def test_the_folder_s_code_would_run_elsewhere(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
@@ -196,6 +198,7 @@ def test_the_folder_s_code_would_run_elsewhere(own: Path, tmp_path: Path, monkey
     assert ran()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["from_config", "from_pretrained"])
 def test_a_model_with_code_is_made_without_it(key: str, own: Path) -> None:
     config = tiny(model={key: str(own)}, data__tokenizer=str(own))
@@ -205,6 +208,7 @@ def test_a_model_with_code_is_made_without_it(key: str, own: Path) -> None:
     assert type(build_model(config, made)) is transformers.LlamaForCausalLM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["from_config", "from_pretrained"])
 def test_a_model_that_only_its_code_knows_is_refused(key: str, own: Path) -> None:
     edit(own / "config.json", model_type="own", architectures=["OwnModel"])
@@ -212,6 +216,7 @@ def test_a_model_that_only_its_code_knows_is_refused(key: str, own: Path) -> Non
         build_model_config(tiny(model={key: str(own)}, data__tokenizer=str(own)), 320)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_only_its_code_knows_is_refused(own: Path) -> None:
     edit(own / "config.json", model_type="own")
     edit(own / "tokenizer_config.json", tokenizer_class="OwnTokenizer", auto_map={"AutoTokenizer": ["own.Own", None]})
@@ -219,6 +224,7 @@ def test_a_tokenizer_that_only_its_code_knows_is_refused(own: Path) -> None:
         load_tokenizer(str(own))
 
 
+@pytest.mark.slow
 @BOTH
 def test_weights_that_are_a_pickle_are_read_as_tensors_only(save: Save, own: Path) -> None:
     (own / "model.safetensors").unlink()

@@ -31,6 +31,9 @@ sys.path.remove(str(ROOT / "benchmarks"))  # a script there has the name of a ro
 QUICK = ("skipping", "overhead", "choosing", "peers", "peak")
 """Questions that a tiny form answers in seconds; the others compile, or train whole runs."""
 
+ASKED = {"cpu": QUICK, "gpu": ("skipping", "peers")}
+"""What each script is asked: the questions of both are the same code, so that of the other one two are enough."""
+
 
 def ask(script: str, output: Path, *only: str) -> Any:
     """What a benchmark says in its tiny form."""
@@ -82,10 +85,11 @@ def test_questions_asked_alone_keep_the_other_answers(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["cpu", "gpu"])
 def test_a_benchmark_answers_and_the_page_shows_it(script: str, tmp_path: Path) -> None:
-    result = ask(script, tmp_path / f"{script}.json", *QUICK)
-    assert list(result["results"]) == list(QUICK)
+    result = ask(script, tmp_path / f"{script}.json", *ASKED[script])
+    assert list(result["results"]) == list(ASKED[script])
     for question, answer in result["results"].items():
         assert all(math.isfinite(value) and value >= 0 for value in numbers(answer)), question
     for answer in result["results"]["skipping"].values():
@@ -105,6 +109,7 @@ def test_a_benchmark_answers_and_the_page_shows_it(script: str, tmp_path: Path) 
     assert other in page
 
 
+@pytest.mark.slow
 def test_whole_runs_and_memory(tmp_path: Path) -> None:
     result = ask("cpu", tmp_path / "cpu.json", "runs", "memory")["results"]
     (runs,) = result["runs"].values()
@@ -132,6 +137,7 @@ def test_the_steps_of_the_evidences_models(monkeypatch: pytest.MonkeyPatch, tmp_
         assert case.batch == config["training"]["per_device_train_batch_size"]
 
 
+@pytest.mark.slow
 def test_a_question_that_there_is_not(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"no question speed; there are: .*skipping"):
         ask("cpu", tmp_path / "cpu.json", "speed")

@@ -119,6 +119,7 @@ def test_interruption_says_what_it_means(
     assert "the same command goes on where it was" in printed
 
 
+@pytest.mark.slow
 def test_parts_of_a_comparison_and_tuning(raptr_command: Any, config: Path, tmp_path: Path) -> None:
     shared = ("compare", str(config), "--seeds", "1", "--sweep", "training.learning_rate=1e-4,1e-2")
     code, printed = raptr_command(*shared, "--only", "sweep")
@@ -136,6 +137,7 @@ def test_parts_of_a_comparison_and_tuning(raptr_command: Any, config: Path, tmp_
     assert "--only 'full-seed3' is not a run of this comparison" in printed
 
 
+@pytest.mark.slow
 def test_equal_seconds(raptr_command: Any, config: Path, tmp_path: Path) -> None:
     wide = ("model.config.hidden_size=128", "model.config.intermediate_size=512", "data.sequence_length=64")
     code, printed = raptr_command("compare", str(config), *wide, "--seeds", "1", "--budget", "seconds")
@@ -147,6 +149,7 @@ def test_equal_seconds(raptr_command: Any, config: Path, tmp_path: Path) -> None
     assert steps["full"] == 9 < steps["raptr"]
 
 
+@pytest.mark.slow
 def test_stopped_run_goes_on(raptr_command: Any, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from raptr.train.callbacks.metrics import MetricsCallback
 
@@ -205,6 +208,7 @@ def test_preparing_is_said_before_it_is_done(
     ].startswith("preparing x, y: reading, tokenizing with gpt2; ")
 
 
+@pytest.mark.slow
 def test_train_writes_model_and_report(raptr_command: Any, config: Path, tmp_path: Path) -> None:
     code, printed = raptr_command("train", str(config), "training.max_steps=4")
     assert code == 0
@@ -214,6 +218,7 @@ def test_train_writes_model_and_report(raptr_command: Any, config: Path, tmp_pat
     assert (folder / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_compare_prints_the_table_and_writes_the_report(raptr_command: Any, config: Path, tmp_path: Path) -> None:
     arguments = ("compare", str(config), "--seeds", "2", "--methods", "full,raptr", "--budget", "flops")
     code, printed = raptr_command(*arguments)
@@ -339,6 +344,7 @@ def test_bad_input_ends_with_code_2_one_message_and_nothing_changed(
     assert not (tmp_path / "hacked").exists()
 
 
+@pytest.mark.slow
 def test_run_of_another_config_is_refused_and_left_alone(raptr_command: Any, config: Path, tmp_path: Path) -> None:
     assert raptr_command("train", str(config), "training.max_steps=4")[0] == 0
     before = contents(tmp_path)
@@ -349,6 +355,7 @@ def test_run_of_another_config_is_refused_and_left_alone(raptr_command: Any, con
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_real_command_exits_with_2_and_without_a_traceback(tmp_path: Path) -> None:
     """Once as a real process: what the tests above call in this one is what a shell gets."""
     done = subprocess.run(

@@ -77,6 +77,7 @@ def test_an_unknown_name_ends_with_2_and_one_message(given: str, hint: str, meth
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_from_a_source_tree_the_cards_are_those_of_docs() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "raptr", "methods", "midas"],
@@ -96,6 +97,7 @@ def test_missing_cards_are_said(methods: Any, monkeypatch: pytest.MonkeyPatch, t
     assert "the card of 'midas' is neither in the installed package" in err
 
 
+@pytest.mark.slow
 def test_the_verb_needs_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; sys.argv = ['raptr', 'methods', 'raptr']\n"

@@ -45,10 +45,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Pat
     """All methods for one seed."""
     folder = tmp_path_factory.mktemp("comparisons") / "all"
     methods = {"raptr": {"schedule": "2-3-4", "fixed": [0]}, "depth_width_raptr": {"fixed": [0]}}
-    config = tiny(model=MODEL, methods=methods, training__max_steps=20)
+    config = tiny(model=MODEL, methods=methods, training__max_steps=20, evaluation__every=10)
     return (folder, *every(config, folder, cache))
 
 
+@pytest.mark.slow
 def test_every_method_is_trained_and_summarised(finished: Any) -> None:
     folder, summary, console = finished
     assert set(summary["methods"]) == {*METHODS, "smaller"}
@@ -60,6 +61,7 @@ def test_every_method_is_trained_and_summarised(finished: Any) -> None:
     assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(summarise(folder)))
 
 
+@pytest.mark.slow
 def test_every_method_spends_the_flops_of_full_training(finished: Any, cache: Path) -> None:
     _, summary, _ = finished
     full = summary["methods"]["full"]["total_flops"]
@@ -67,6 +69,7 @@ def test_every_method_spends_the_flops_of_full_training(finished: Any, cache: Pa
         assert entry["total_flops"] == pytest.approx(full, rel=0.15 if label in DROPPING else 0.05), label
 
 
+@pytest.mark.slow
 def test_growing_methods_tell_the_loss_of_what_they_have_trained(finished: Any) -> None:
     folder, _, _ = finished
     for label in METHODS:
@@ -74,6 +77,7 @@ def test_growing_methods_tell_the_loss_of_what_they_have_trained(finished: Any) 
         assert told == (label in GROWING), label
 
 
+@pytest.mark.slow
 def test_the_smaller_model_costs_a_step_of_raptr_and_is_a_model_of_its_own(finished: Any, cache: Path) -> None:
     folder, summary, _ = finished
     run = json.loads((folder / "smaller-seed0" / "run.json").read_text())
@@ -119,6 +123,7 @@ def test_a_depth_that_is_not_smaller_is_refused(layers: str, message: str, cache
         smaller_task(task, "smaller")
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_a_post_norm_model_is_named_and_left_out(tmp_path: Path, cache: Path) -> None:
     config = tiny(model=BERT, objective={"name": "masked"}, methods={"raptr": {"schedule": "2-3-4"}})
     summary, console = every(config, tmp_path / "c", cache, budget="steps", only=["full-seed0"])
@@ -131,6 +136,7 @@ def test_what_does_not_fit_a_post_norm_model_is_named_and_left_out(tmp_path: Pat
     assert not set(told["methods"]) & set(left_out)
 
 
+@pytest.mark.slow
 def test_a_method_that_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path, cache: Path) -> None:
     config = tiny(model=BERT, objective={"name": "masked"})
     with pytest.raises(RaptrError, match="pre-norm"):
@@ -138,6 +144,7 @@ def test_a_method_that_does_not_fit_is_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.slow
 def test_a_smaller_model_has_no_weights_to_begin_from(tmp_path: Path, finished: Any, cache: Path) -> None:
     folder, _, _ = finished
     weights = str(folder / "full-seed0" / "model")

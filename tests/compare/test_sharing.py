@@ -13,6 +13,8 @@ from raptr.config import load
 from raptr.errors import RaptrError
 from raptr.train.task import prepare_task
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["full-seed0", "raptr-seed0", "full-seed1", "raptr-seed1"]
 RATES = {"training.learning_rate": [1e-4, 3e-2]}
 

@@ -27,6 +27,7 @@ def test_times_that_do_not_rise_are_refused(flops: list[float], seconds: list[fl
         fit(flops, seconds)
 
 
+@pytest.mark.slow
 def test_steps_are_timed_once_for_a_comparison(tmp_path: Path, cache: Path) -> None:
     # Large enough a model that its layers are most of a step.
     wide = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 2}

@@ -21,6 +21,8 @@ from raptr.data.tokens.encode_pool import cores
 from raptr.errors import STOPPED, RaptrError
 from raptr.train.callbacks.stop import Stop
 
+pytestmark = pytest.mark.slow
+
 RUNS = ("full-seed0", "raptr-seed0", "full-seed1", "raptr-seed1")
 STEPS = 100
 LONG = tiny(training__max_steps=STEPS, evaluation__every=50, checkpoints__every=STEPS)

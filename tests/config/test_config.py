@@ -493,6 +493,7 @@ def _bomb(levels: int) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["top", "model", "name", "method"])
 def test_an_alias_bomb_is_refused_in_no_time(write: Write, place: str) -> None:
     lines = _bomb(12)
@@ -508,6 +509,7 @@ def test_an_alias_bomb_is_refused_in_no_time(write: Write, place: str) -> None:
     assert int(answer.split()[1]) < 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["name: x\nmodel: {config: {y: " + "[" * 20000, "name: x\nseed: " + "[" * 200 + "]" * 200, "{a: " * 20000]
 )
@@ -517,6 +519,7 @@ def test_deep_nesting_is_refused_in_no_time(write: Write, text: str) -> None:
     assert int(answer.split()[1]) < 20_000
 
 
+@pytest.mark.slow
 def test_the_limited_process_accepts_what_is_right(write: Write) -> None:
     assert _limited(write("name: x\nobjective: {name: masked}")) == "accepted"
 

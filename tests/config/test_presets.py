@@ -175,6 +175,7 @@ def test_the_verbs_take_a_preset(verb: str, raptr: Any) -> None:
     assert "6 " in out
 
 
+@pytest.mark.slow
 def test_the_list_needs_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; sys.argv = ['raptr', 'presets']\n"

@@ -79,6 +79,7 @@ def wikipedia_and_books(root: Path) -> dict[str, Any]:
     return {"sources": kinds, "mixture": "wiki:0.7,books:0.3"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [

@@ -32,12 +32,14 @@ def test_whole_files_are_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert all(said.endswith(": 0") for said in ended), ended
 
 
+@pytest.mark.slow
 def test_damaged_text_files(place: Path) -> None:
     ended = [read_text_file(number) for number in range(TEXTS)]
     assert sum(said.endswith(": 0") for said in ended) > TEXTS // 10
     assert sum(said.endswith(": 2") for said in ended) > TEXTS // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_folders_with_a_damaged_file(name: str, prepared: None, place: Path) -> None:
     ended = [read_folder(name, number) for number in range(FOLDERS[name])]
@@ -47,6 +49,7 @@ def test_folders_with_a_damaged_file(name: str, prepared: None, place: Path) -> 
 REPORT, AGAIN = ("report", "copy", "--output", "page"), ("train", "small.yaml", "--cache", "stored", "--output", "copy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "content", "command"),
     [

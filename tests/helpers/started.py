@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -37,17 +38,25 @@ class Started:
     """``python -m MODULE ARGUMENTS`` with one thread, and of `subprocess.Popen` what tests ask of it.
 
     Args:
-        module: that is run as a program.
+        module: that is run as a program; or a script, by its path.
         arguments: of it.
         environment: what is other than in this process.
+        folder: in which it runs, if not in that of this process.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        module: str | Path,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self._said = tempfile.TemporaryDirectory()
         everything = {**os.environ, **ONE_THREAD, **(environment or {})}
         with _one_thread():
             forkserver.ensure_running()
-        self._process = _forked.Process(target=_run, args=(module, tuple(arguments), everything, self._said.name))
+        given = (module, tuple(arguments), everything, self._said.name, folder or Path.cwd())
+        self._process = _forked.Process(target=_run, args=given)
         self._process.start()
 
     @property
@@ -93,14 +102,43 @@ def raptr(arguments: Sequence[str], environment: Mapping[str, str] | None = None
     return Started("raptr", arguments, environment)
 
 
-def _run(module: str, arguments: Sequence[str], environment: Mapping[str, str], said: str) -> None:
+def ranks_of(size: int) -> list[dict[str, str]]:
+    """The environment of each of several processes that know of each other, as torchrun sets it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+
+
+def succeeded(processes: Sequence[Started], timeout: float = 600) -> list[str]:
+    """Wait for processes, and return what each has printed.
+
+    Raises:
+        AssertionError: One of them failed; the message is what all have printed.
+    """
+    try:
+        said = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(map("".join, said))
+    return [printed for printed, _ in said]
+
+
+def _run(module: str | Path, arguments: Sequence[str], environment: Mapping[str, str], said: str, folder: Path) -> None:
     os.environ.clear()
     os.environ.update(environment)
     for number, stream in enumerate(STREAMS, start=1):
         os.dup2(os.open(Path(said, stream), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     multiprocessing.set_start_method(None, force=True)  # its own children start as any process's do
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    os.chdir(folder)
+    sys.argv = [str(module), *arguments]
+    if isinstance(module, Path):
+        sys.path.insert(0, str(module.parent))
+        runpy.run_path(str(module), run_name="__main__")
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,19 @@ import raptr
 from reference.family import Family
 from reference.script import on
 
+QUICK = frozenset({"llama", "bert", "gpt2", "t5", "mlp"})
+"""Families whose tests are quick ones: a decoder, an encoder, Conv1D weights, two stacks, a model of one's own."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of all other families as slow: one by one they are not, but there are hundreds."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        family = None if callspec is None else callspec.params.get("family")
+        if isinstance(family, Family) and family.name not in QUICK:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread() -> Iterator[None]:

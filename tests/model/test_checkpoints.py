@@ -8,6 +8,8 @@ import pytest
 from model.checkpoint_worker import SAVED
 from model.test_distributed import launch
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).with_name("checkpoint_worker.py")
 KINDS = ("", ".pt")
 

@@ -7,6 +7,8 @@ import pytest
 from model.collectives_worker import LAYERS, PATHS
 from model.test_distributed import launch
 
+pytestmark = pytest.mark.slow
+
 GATHER, REDUCE = "_allgather_base_", "_reduce_scatter_base_"
 
 

@@ -1,38 +1,23 @@
 """Two gloo processes: DDP and FSDP2 train what one process trains."""
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.started import Started
+from helpers.started import Started, ranks_of, succeeded
+
+pytestmark = pytest.mark.slow
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
 
 def launch(mode: str, out: Path, worker: Path = WORKER, *more: str, size: int = 2) -> dict[str, Any]:
     """Run a worker alone or as several ranks, and read what rank 0 wrote."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = range(1 if mode == "single" else size)
-    common = {"WORLD_SIZE": str(len(ranks)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        Started(
-            f"{worker.parent.name}.{worker.stem}",
-            [mode, *more, str(out)],
-            {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in ranks
-    ]
-    try:
-        printed = ["".join(process.communicate(timeout=600)) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * len(ranks), "\n".join(printed)
+    module = f"{worker.parent.name}.{worker.stem}"
+    environments = ranks_of(1 if mode == "single" else size)
+    succeeded([Started(module, [mode, *more, str(out)], one) for one in environments])
     result: dict[str, Any] = json.loads(out.read_text())
     return result
 

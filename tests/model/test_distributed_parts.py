@@ -24,6 +24,7 @@ def single(what: str) -> dict[str, Any]:
         return launch("single", Path(folder) / "out.json", WORKER, what)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
 @pytest.mark.parametrize("what", WHAT)
 def test_two_ranks_train_what_one_process_trains(what: str, mode: str, tmp_path: Path) -> None:
@@ -41,6 +42,7 @@ def test_two_ranks_train_what_one_process_trains(what: str, mode: str, tmp_path:
     assert ranks["same_parameters"]
 
 
+@pytest.mark.slow
 def test_a_layer_of_the_first_micro_step_only_has_its_gradient() -> None:
     """What the worker's paths are for: layer 1 in the first step, layers 1 and 2 in the third."""
     gradients = single("micro")["gradients"]

@@ -10,6 +10,8 @@ import pytest
 from model.test_distributed import launch
 from reference.masked_head import MODELS, PREDICTIONS, VOCABULARY
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).with_name("masked_head_worker.py")
 
 

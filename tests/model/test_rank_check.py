@@ -21,6 +21,7 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return launch(request.param, out, Path(__file__).with_name("rank_check_worker.py"))
 
 
+@pytest.mark.slow
 def test_both_ranks_are_told_the_same_before_anything_is_trained(told: dict[str, Any]) -> None:
     for case in ("seed", "schedule", "step", "scale"):
         one, other = told[case]
@@ -30,6 +31,7 @@ def test_both_ranks_are_told_the_same_before_anything_is_trained(told: dict[str,
         assert not one["moved"], case
 
 
+@pytest.mark.slow
 def test_the_message_names_what_differs(told: dict[str, Any]) -> None:
     one, other = (RaPTr("2-4", seed=seed, fixed=()).plan(SHAPE, 12) for seed in (5, 6))
     step = next(step for step in range(12) if one.subnetwork(step) != other.subnetwork(step))
@@ -41,11 +43,13 @@ def test_the_message_names_what_differs(told: dict[str, Any]) -> None:
     assert "scale of layer" in told["scale"][0]["told"]
 
 
+@pytest.mark.slow
 def test_ranks_that_agree_train_to_the_end(told: dict[str, Any]) -> None:
     for rank in told["nothing"]:
         assert rank == {"told": "", "steps": 12, "moved": True}
 
 
+@pytest.mark.slow
 def test_a_difference_later_in_the_run_is_found_by_then(told: dict[str, Any]) -> None:
     for rank in told["later"]:
         assert rank["steps"] == 5, "the comparison before step 5 covers the steps 5 to 9"

@@ -241,6 +241,7 @@ def test_every_division_is_equally_likely():
     assert chisquare(both).pvalue > ALARM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [pair, packed])
 def test_a_window_is_corrupted_alike_in_any_batch_and_process(layout):
     form = layout(UL2["R3"], 120, sentinels=4, mode=True)

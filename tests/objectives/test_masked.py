@@ -107,6 +107,7 @@ def test_a_sequence_is_corrupted_alike_in_any_batch():
             assert (array == whole[name][rows]).all()
 
 
+@pytest.mark.slow
 def test_a_sequence_is_corrupted_alike_in_another_process():
     tokens = text(8, 32)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

@@ -160,6 +160,7 @@ def _digest(hashseed: str, settings: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_every_method() -> None:
     first, second, other = _digest("0", "{}"), _digest("4711", "{}"), _digest("0", "{'seed': 77}")
     assert len(first) == len(hashlib.sha256().hexdigest())

@@ -12,6 +12,8 @@ from helpers.synthetic_runs import METHODS, sweep_of, write_comparison, write_ru
 from raptr.report.page import render
 from raptr.results import read_folder
 
+pytestmark = pytest.mark.slow
+
 SHORT = {key: {**options, "steps": options["steps"] // 9} for key, options in METHODS.items()}
 WIDTHS = (1280, 390)
 

@@ -13,6 +13,8 @@ from raptr.report import write_report
 from raptr.report.page import render
 from raptr.results.folder import read_folder
 
+pytestmark = pytest.mark.slow
+
 SHORT = {key: {**options, "steps": options["steps"] // 9} for key, options in METHODS.items()}
 SCRIPTS = 3  # the page's own
 EVIL = [

@@ -17,6 +17,8 @@ from raptr.report.verdict import verdict_sentence
 from raptr.results import summarise
 from raptr.results.folder import read_folder
 
+pytestmark = pytest.mark.slow
+
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)></style><!-- {{7*7}}\u2028</title>"
 SOME = ("final", "loss-total_flops-0", "end-seconds-0", "loss-tokens-0", "path-0", "path-1", "grad_norm", "speed")
 DRAWN = ("loss-flops", "loss-time", "loss-tokens", "path-map", "training", "boundaries", "speed")

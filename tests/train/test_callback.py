@@ -88,6 +88,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.moved.append(tuple(sorted(moved)))
 
 
+@pytest.mark.slow
 def test_exactly_the_planned_layers_move_at_every_step(tmp_path: Path) -> None:
     watch = Watch()
     make_trainer(tmp_path, make_model(), extra=[watch], weight_decay=0.1).train()
@@ -96,6 +97,7 @@ def test_exactly_the_planned_layers_move_at_every_step(tmp_path: Path) -> None:
     assert len(set(watch.moved)) > 2, "the check needs different paths"
 
 
+@pytest.mark.slow
 def test_zero_policy_moves_skipped_layers(tmp_path: Path) -> None:
     watch = Watch()
     trainer = make_trainer(tmp_path, make_model(), extra=[watch], weight_decay=0.1)
@@ -105,6 +107,7 @@ def test_zero_policy_moves_skipped_layers(tmp_path: Path) -> None:
     assert watch.moved == [(0, 1, 2, 3)] * 12
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the fixed set was enlarged")
 @pytest.mark.parametrize("method", [METHOD, SequenceLayerDropout()])
 def test_a_decoder_with_a_configuration_of_its_own_keeps_no_cache_in_training(method: Any, tmp_path: Path) -> None:
@@ -121,6 +124,7 @@ def test_a_decoder_with_a_configuration_of_its_own_keeps_no_cache_in_training(me
     handle.remove()
 
 
+@pytest.mark.slow
 def test_steps_are_the_trainers_own_however_given(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, make_model(), max_steps=-1, num_train_epochs=2)
     trainer.train()
@@ -129,6 +133,7 @@ def test_steps_are_the_trainers_own_however_given(tmp_path: Path) -> None:
     assert progressive.plan.stages[-1].stop == 2 * 24 // 2
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_uses_one_path_for_a_step(tmp_path: Path) -> None:
     watch = Watch()
     make_trainer(tmp_path, make_model(), extra=[watch], gradient_accumulation_steps=3, max_steps=6).train()
@@ -136,6 +141,7 @@ def test_gradient_accumulation_uses_one_path_for_a_step(tmp_path: Path) -> None:
     assert watch.moved == [plan.subnetwork(step).layers[0] for step in range(6)]
 
 
+@pytest.mark.slow
 def test_model_is_ordinary_after_training(tmp_path: Path) -> None:
     model, untouched = make_model(), make_model()
     make_trainer(tmp_path, model).train()
@@ -143,6 +149,7 @@ def test_model_is_ordinary_after_training(tmp_path: Path) -> None:
     assert [set(m.__dict__) for m in model.model.layers] == [set(m.__dict__) for m in untouched.model.layers]
 
 
+@pytest.mark.slow
 def test_trainer_can_train_twice(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, make_model())
     trainer.train()
@@ -150,6 +157,7 @@ def test_trainer_can_train_twice(tmp_path: Path) -> None:
     assert trainer.state.global_step == 12
 
 
+@pytest.mark.slow
 def test_training_can_be_taken_up_again_after_an_interruption(tmp_path: Path) -> None:
     class Interrupt(TrainerCallback):  # type: ignore[misc]
         done = False
@@ -169,6 +177,7 @@ def test_training_can_be_taken_up_again_after_an_interruption(tmp_path: Path) ->
     assert "_raptr_gate" not in model.model.layers[0].__dict__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 4, 8])
 def test_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path, stop: int) -> None:
     whole = make_model()
@@ -188,6 +197,7 @@ def test_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path, 
     assert same == (stop == 8), "other paths give another model, unless only the full stage is left"
 
 
+@pytest.mark.slow
 def test_schedule_that_does_not_fit_is_refused_before_the_first_step(tmp_path: Path) -> None:
     model = make_model()
     before = copy.deepcopy(model.state_dict())

@@ -21,6 +21,8 @@ from raptr.rundir.paths import claim_folder
 from raptr.train.setup.model import build_model
 from raptr.train.task import prepare_task
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, Any, Any]:

@@ -10,6 +10,7 @@ from helpers.runs import metrics, run, tiny
 from raptr.train.setup.arguments import build_arguments
 
 
+@pytest.mark.slow
 def test_the_trainers_estimate_of_flops_is_neither_made_nor_reported(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def test_a_batch_is_tensors_of_the_objective(sequences):
     assert batch["labels"][0].tolist() == first.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_workers_make_the_same_batches(sequences, context):
     alone = batches(sequences, MASKED, 0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raptr.data import Sequences, TrainingData, ValidationData, mix, order
-from raptr.data.samples.mixture import BLOCK
+from raptr.data.samples.mixture import BLOCK, Place
 from raptr.errors import RaptrError
 
 
@@ -22,7 +22,10 @@ WEIGHTS = {"a": 0.7, "b": 0.2, "c": 0.1}
 
 
 def places(mixture, count, seed=0):
-    return [mixture.locate(i, seed) for i in range(count)]
+    """The first samples: all at once, as a run asks for them, and some of them one by one as well."""
+    found = [Place(*map(int, row)) for row in zip(*mixture.places(range(count), seed), strict=True)]
+    assert found[::97] == [mixture.locate(i, seed) for i in range(0, count, 97)]
+    return found
 
 
 def worst(sources, shares):

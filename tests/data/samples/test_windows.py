@@ -54,6 +54,7 @@ def test_several_sources_are_mixed_as_sequences_are():
     assert np.mean(tokens >= 10**6) == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.slow
 def test_any_window_can_be_asked_for_in_any_order_and_process():
     data = windows(alike=False)
     forward = [data[i] for i in range(300)]

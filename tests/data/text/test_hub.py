@@ -190,6 +190,7 @@ def test_a_branch_is_looked_up_and_what_it_stands_for_is_recorded(cache, monkeyp
     assert opened.name.endswith(f"revision {COMMIT}")
 
 
+@pytest.mark.slow
 def test_without_the_network_it_is_said_what_to_do(cache):
     code = "from pathlib import Path; from raptr.config import SourceConfig; from raptr.data import open_source; "
     code += f"open_source(SourceConfig(dataset='org/name'), cache=Path({str(cache)!r}))"

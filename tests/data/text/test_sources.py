@@ -169,6 +169,7 @@ def test_a_prefix_of_builtin_python_is_a_mixture_and_no_file_comes_twice():
     assert names != sorted(names)
 
 
+@pytest.mark.slow
 def test_builtin_python_does_not_import_what_it_reads():
     code = "import sys; from pathlib import Path; from raptr.config import SourceConfig; "
     code += "from raptr.data import open_source; "

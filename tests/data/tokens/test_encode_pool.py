@@ -54,6 +54,7 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_gives_the_same_bytes(many, tmp_path, small):
     made = [
         prepare(DataConfig(source=str(many), tokenizer=300), tmp_path / str(n), n).stores["data"] for n in (1, 2, 3)
@@ -77,6 +78,7 @@ prepare(DataConfig(source=sys.argv[1], tokenizer=300), Path(sys.argv[2]), 2)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(many, tmp_path, small):
     whole = prepare(DataConfig(source=str(many), tokenizer=300), tmp_path / "whole", 1).stores["data"]
     cache = tmp_path / "cache"
@@ -150,6 +152,7 @@ class Ends:
         return os._exit, (9,)
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_is_said_and_the_rest_ends_with_it(bpe):
     failing = Recipe(os.getcwd, 0, "uint16")  # takes no texts
     jobs = [Texts(["low"], [True])] * 4
@@ -224,6 +227,7 @@ def test_a_long_document_has_one_end(tmp_path, monkeypatch):
 # What is said
 
 
+@pytest.mark.slow
 def test_the_throughput_is_said_once(many, tmp_path, small):
     first = prepare(DataConfig(source=str(many), tokenizer=300), tmp_path, 2)
     said = first.facts(16)["tokenized now"]

@@ -120,6 +120,7 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_not_taken_for_a_finished_one(corpus, cache):
     code = "import os; from pathlib import Path; from raptr.config import DataConfig; "
     code += "from raptr.data import prepare, store; "

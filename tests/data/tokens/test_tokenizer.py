@@ -58,6 +58,7 @@ def test_nothing_is_added_cut_or_padded():
     assert encoder(tokenizer)(TEXT[:2]) == encoder(TRAINED)(TEXT[:2])
 
 
+@pytest.mark.slow
 def test_training_is_deterministic():
     code = "import sys; from raptr.data import train_tokenizer; "
     code += f"print(train_tokenizer({TEXT!r}, 290).backend_tokenizer.to_str())"
@@ -129,6 +130,7 @@ def test_tokenizers_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
         load_tokenizer("some/name")
 
 
+@pytest.mark.slow
 def test_forked_workers_are_quiet():
     code = f"import os; from raptr.data import train_tokenizer; train_tokenizer({TEXT!r}, 290)\n"
     code += "child = os.fork()\nif child: os.waitpid(child, 0)"

@@ -43,6 +43,7 @@ def test_the_vocabulary_is_as_asked_with_the_special_tokens_first(kind):
     assert not {i for row in rows for i in row} & set(range(len(special))), "of its own text it knows everything"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SIZES)
 def test_training_is_the_same_in_every_process(kind):
     """The library's own is not: it numbers what it finds in the order of a hash table that each process seeds anew."""

@@ -9,6 +9,8 @@ import pytest
 
 from model.test_distributed import launch
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).with_name("width_worker.py")
 
 

@@ -164,6 +164,7 @@ def test_what_is_saved_is_the_full_model(name: str, tmp_path: Path) -> None:
 UNSUPPORTED = [row for row in HUGGING_FACE if row.name in ("falcon-7b", "modernbert", "bart", "mixtral", "gemma3")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", UNSUPPORTED, ids=lambda row: row.name)
 @pytest.mark.parametrize("what", ["heads", "neurons", "head_scale"])
 def test_an_unsupported_model_is_refused_untouched(row: Family, what: str) -> None:
@@ -238,6 +239,7 @@ def test_more_heads_than_there_are_is_refused() -> None:
         net.activate(Script([Subnetwork(((0,),), ((LayerPart(heads=(4,)),),))]), 0)
 
 
+@pytest.mark.slow
 @few_cases
 @pytest.mark.parametrize("reentrant", [False, True], ids=["plain", "reentrant"])
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
@@ -279,6 +281,7 @@ def test_depth_and_width_together(name: str) -> None:
         assert all(p.grad is None for p in model.get_submodule(f"{stack}.1").parameters())
 
 
+@pytest.mark.slow
 @every_case
 def test_as_many_multiplications_as_the_smaller_model(name: str) -> None:
     """Those that were said before, those that happen, and those of the smaller model."""

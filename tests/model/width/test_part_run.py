@@ -15,6 +15,8 @@ from reference.narrow import Choice, difference, masked, narrow, subnetwork
 from reference.script import Script
 from reference.wide import CASES, Sized, every_case, one_choice
 
+pytestmark = pytest.mark.slow
+
 
 def compare(
     case: Sized,

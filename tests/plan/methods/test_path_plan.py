@@ -169,6 +169,7 @@ def _digest(code: str, hashseed: str) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.slow
 def test_two_processes_agree() -> None:
     code = DIGEST.replace("SEED", str(2**63))
     first, second = _digest(code, "0"), _digest(code, "12345")

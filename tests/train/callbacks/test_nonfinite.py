@@ -17,6 +17,8 @@ from raptr.train.callbacks.nonfinite import Diverged, FiniteCallback
 from raptr.train.hf.trainer import RunTrainer
 from raptr.train.task import prepare_task
 
+pytestmark = pytest.mark.slow
+
 
 def broken(monkeypatch: pytest.MonkeyPatch, steps: set[int], what: str) -> list[dict[str, torch.Tensor]]:
     """Let the loss or the gradients of some steps be no number; and give the weights before every step."""

@@ -25,6 +25,7 @@ def test_time_left_knows_that_later_stages_are_dearer(tmp_path: Path, cache: Pat
     assert bar.seconds_left() == pytest.approx(20.0), "half of the steps, but a third of the work"
 
 
+@pytest.mark.slow
 def test_lines_without_a_terminal_say_stage_path_and_losses(tmp_path: Path, cache: Path) -> None:
     printed = io.StringIO()
     train(prepare_task(tiny(), cache), tmp_path / "run", console=Console(file=printed, width=200), title="mine")
@@ -35,6 +36,7 @@ def test_lines_without_a_terminal_say_stage_path_and_losses(tmp_path: Path, cach
     assert lines[-1].startswith("mine: 9 steps in 0:00:")
 
 
+@pytest.mark.slow
 def test_terminal_gets_a_bar_and_one_line_at_the_end(tmp_path: Path, cache: Path) -> None:
     printed = io.StringIO()
     console = Console(file=printed, width=120, force_terminal=True)

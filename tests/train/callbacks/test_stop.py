@@ -27,6 +27,7 @@ def test_a_signal_is_a_reason_and_ends_nothing(number: signal.Signals) -> None:
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once() -> None:
     code = (
         "import os, signal, time\nfrom raptr.train.callbacks.stop import Stop\nstop = Stop()\n"

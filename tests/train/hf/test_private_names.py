@@ -52,7 +52,9 @@ def test_the_signature_is_the_one_it_was_written_for(name: str) -> None:
 
 
 def test_the_list_of_overridden_methods_is_complete() -> None:
-    own = {name for kind in (ours.TaskTrainer, ours.RunTrainer) for name, value in vars(kind).items() if callable(value)}
+    own = {
+        name for kind in (ours.TaskTrainer, ours.RunTrainer) for name, value in vars(kind).items() if callable(value)
+    }
     theirs = set(dir(transformers.Trainer)) - set(dir(object))
     assert sorted(own & theirs) == sorted(OVERRIDDEN)
 

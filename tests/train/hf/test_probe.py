@@ -23,6 +23,7 @@ GPT2 = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_that_tried_the_full_model_is_the_same_run(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,6 +45,7 @@ def test_a_run_that_tried_the_full_model_is_the_same_run(
     assert weights[0] == weights[1], "the model has dropout: the random state matters"
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_before_the_first_step(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +133,7 @@ def test_the_dearest_denoiser_is_tried(cache: Path) -> None:
     assert task.denoiser_costs[kinds.pop()].total == max(task.denoiser_costs[kind].total for kind in seen)
 
 
+@pytest.mark.slow
 def test_speed_is_that_of_what_really_ran(tmp_path: Path, cache: Path) -> None:
     task, _ = run(tiny(training__peak_flops=1e3), tmp_path / "run", cache)
     lines = metrics(tmp_path / "run", "train")
@@ -159,6 +162,7 @@ def test_raptrs_own_settings_are_checked(name: str, value: Any, message: str, ca
         prepare_task(tiny(**{f"training__{name}": value}), cache)
 
 
+@pytest.mark.slow
 def test_layers_are_compiled_one_by_one(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
     original = torch.compile

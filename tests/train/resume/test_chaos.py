@@ -1,4 +1,4 @@
-"""Runs that are killed five times at random: real processes, real SIGKILL. The long form is benchmarks/chaos.py."""
+"""Runs that are killed several times at random: real processes, real SIGKILL. The long form is benchmarks/chaos.py."""
 
 import importlib.util
 import itertools
@@ -27,16 +27,26 @@ def chaos() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["raptr-causal-2", "gradual_stacking-denoising-0", "pld-masked-2"])
-def test_five_kills_change_nothing(
-    name: str, chaos: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+# One run is killed five times; for what else a method or an objective keeps, two kills are enough.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kills"), [("raptr-causal-2", 5), ("gradual_stacking-denoising-0", 2), ("pld-masked-2", 2)]
+)
+def test_kills_change_nothing(
+    name: str,
+    kills: int,
+    chaos: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(chaos, "started", started.raptr)
-    monkeypatch.setattr(sys, "argv", ["chaos.py", "--kills", "5", "--only", name, "--output", str(tmp_path / "x.json")])
+    given = ["--kills", str(kills), "--only", name, "--output", str(tmp_path / "x.json")]
+    monkeypatch.setattr(sys, "argv", ["chaos.py", *given])
     assert chaos.main() == 0, capsys.readouterr().out
     told = json.loads((tmp_path / "x.json").read_text())
     assert told["differences"] == {name: []}
-    assert told["kills"][name] >= 3, "some may come too late"
+    assert told["kills"][name] > kills // 2, "some may come too late"
 
 
 def test_every_run_of_the_long_form_is_valid(chaos: ModuleType) -> None:
@@ -45,6 +55,7 @@ def test_every_run_of_the_long_form_is_valid(chaos: ModuleType) -> None:
         assert config.build_method().name == method
 
 
+@pytest.mark.slow
 def test_a_difference_is_noticed(chaos: ModuleType, tmp_path: Path, cache: Path) -> None:
     steps = {"training__max_steps": chaos.STEPS, "checkpoints__keep_last": True}
     run(tiny(**steps), tmp_path / "one", cache)

@@ -18,6 +18,8 @@ from raptr.train.engine import train
 from raptr.train.task import prepare_task
 from train.resume.test_resume import interrupted, same_end
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {"checkpoints__every": 2}
 LENGTHS = "methods__raptr__lengths"
 

@@ -34,6 +34,7 @@ def long() -> Iterator[ModuleType]:
         yield module
 
 
+@pytest.mark.slow
 def test_nothing_grows_and_every_line_is_read(
     long: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -50,6 +51,7 @@ def test_nothing_grows_and_every_line_is_read(
     assert {"python", "torch", "transformers", "cpu"} <= set(told["machine"])
 
 
+@pytest.mark.slow
 def test_a_log_that_is_kept_is_noticed(
     long: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
 ) -> None:
@@ -75,6 +77,7 @@ def test_every_limit_can_be_broken(long: ModuleType, tmp_path: Path) -> None:
     assert long.unreadable(content, range(len(content) + 1), tmp_path / "cut.jsonl") == []
 
 
+@pytest.mark.slow
 def test_the_trainer_keeps_the_newest_entry_of_each_kind(
     long: ModuleType, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +109,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_after_every_cut_the_newest_checkpoint_that_it_allows_is_used(stopped: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     content = (stopped / "run" / "metrics.jsonl").read_bytes()
@@ -131,6 +135,7 @@ def test_after_every_cut_the_newest_checkpoint_that_it_allows_is_used(stopped: P
         assert (found.path.name if found else None) == max(usable, default=None), cut
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beyond", [40, -1])
 def test_a_run_with_metrics_that_were_cut_goes_on_exactly(
     beyond: int, stopped: Path, tmp_path: Path, cache: Path

@@ -60,6 +60,7 @@ def test_what_is_put_in_a_file_s_place_would_run(save: Save, tmp_path: Path) -> 
     assert ran()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_a_model_are_tensors_and_text(stopped: Path) -> None:
     checkpoint = stopped / "run" / "checkpoints" / "checkpoint-8"
     assert {path.name for path in checkpoint.iterdir()} == {*FILES, "raptr.json"}
@@ -74,6 +75,7 @@ def test_a_checkpoint_and_a_model_are_tensors_and_text(stopped: Path) -> None:
     assert {path.suffix for path in (stopped / "reference" / "model").iterdir()} == {".json", ".safetensors"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_was_replaced_sets_its_checkpoint_aside(name: str, stopped: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
@@ -85,6 +87,7 @@ def test_a_file_that_was_replaced_sets_its_checkpoint_aside(name: str, stopped: 
     assert found.step == 4
 
 
+@pytest.mark.slow
 def test_all_of_them_replaced_change_nothing(stopped: Path, tmp_path: Path, cache: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(stopped / "run", folder)
@@ -96,6 +99,7 @@ def test_all_of_them_replaced_change_nothing(stopped: Path, tmp_path: Path, cach
     same_end(folder, stopped / "reference")
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("name", [*UNPICKLED, "model.safetensors", "trainer_state.json"])
 def test_a_file_that_was_replaced_together_with_its_hash_is_not_run(
@@ -148,6 +152,7 @@ def test_a_list_that_is_more_than_that_is_not_run(save: Save, sharded: Path) -> 
         check_lists(sharded)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_such_a_list_is_set_aside(stopped: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(stopped / "run", folder)

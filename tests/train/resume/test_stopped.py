@@ -12,6 +12,8 @@ from raptr.config import dump
 from raptr.errors import STOPPED
 from train.resume.test_resume import same_end
 
+pytestmark = pytest.mark.slow
+
 CONFIG = tiny(training__max_steps=120, evaluation__every=40, checkpoints__every=100)
 
 
@@ -52,6 +54,8 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert f"stopped on {number.name}, after step {done} of 120; the same command goes on" in " ".join(said.split())
     assert 19 <= done < 100, "long before the first checkpoint that was due"
     assert (folder / "checkpoints" / f"checkpoint-{done}" / "raptr.json").exists()
+    if number == signal.SIGINT:  # what was saved does not depend on the signal
+        return
     _, said = begin(folder, cache).communicate(timeout=300)
     assert f"goes on after step {done}" in said
     same_end(folder, reference)

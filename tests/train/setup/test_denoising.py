@@ -83,6 +83,7 @@ def finished(request: Any, tmp_path_factory: pytest.TempPathFactory, cache: Path
 # Training
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the fixed set was enlarged")  # T5's first layers, under layerdrop
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -95,6 +96,7 @@ def test_validation_loss_falls_in_both_layouts_under_every_kind_of_depth_method(
     assert after < before - 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the fixed set was enlarged")
 @pytest.mark.parametrize("method", [name for name in EVERY_METHOD if name not in METHODS])
 def test_an_encoder_decoder_is_trained_under_every_other_method(method: str, tmp_path: Path, cache: Path) -> None:
@@ -109,6 +111,7 @@ def test_an_encoder_decoder_is_trained_under_every_other_method(method: str, tmp
     assert all(path[0] == 0 for both in paths for path in both), "the first layer of each stack makes its biases"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not WIKI.exists(), reason="set RAPTR_TEST_DATA to the folder of the test data")
 @pytest.mark.parametrize("layout", ["t5", "llama"])
 def test_validation_loss_falls_on_wikipedia(layout: str, tmp_path: Path) -> None:
@@ -121,6 +124,7 @@ def test_validation_loss_falls_on_wikipedia(layout: str, tmp_path: Path) -> None
     assert {item["kind"] for item in map(task.validation_data()["validation"].__getitem__, range(8))} == set(range(7))
 
 
+@pytest.mark.slow
 def test_later_mixtures_are_settings(tmp_path: Path, cache: Path) -> None:
     changed = config(
         "llama",
@@ -137,6 +141,7 @@ def test_later_mixtures_are_settings(tmp_path: Path, cache: Path) -> None:
     assert task.added == tuple(f"<extra_id_{i}>" for i in range(100))
 
 
+@pytest.mark.slow
 def test_encoder_and_decoder_have_paths_of_their_own_and_their_first_layers_are_fixed(
     tmp_path: Path, cache: Path
 ) -> None:
@@ -155,6 +160,7 @@ def test_encoder_and_decoder_have_paths_of_their_own_and_their_first_layers_are_
 # What is counted
 
 
+@pytest.mark.slow
 def test_tokens_and_flops_are_those_of_the_denoisers_that_ran(finished: Any) -> None:
     folder, task, result = finished
     data, model = task.training_data(9), build_model(task.config, task.model_config, device="meta")
@@ -177,6 +183,7 @@ def test_tokens_and_flops_are_those_of_the_denoisers_that_ran(finished: Any) -> 
     assert result["epochs"] == pytest.approx(tokens / (len(task.training) * 8 * 48), rel=0.2)
 
 
+@pytest.mark.slow
 def test_expected_costs_are_the_mean_by_weight(cache: Path) -> None:
     task = prepare_task(config("t5", objective__denoisers={"R3": 0.75, "X3": 0.25}), cache)
     rare, often = task.denoiser_costs[1], task.denoiser_costs[0]
@@ -193,6 +200,7 @@ def test_expected_costs_are_the_mean_by_weight(cache: Path) -> None:
     assert len({costs.total for costs in same.denoiser_costs}) == 1, "a decoder-only model has one shape"
 
 
+@pytest.mark.slow
 def test_validation_loss_is_the_mean_over_target_tokens(finished: Any) -> None:
     folder, task, result = finished
     auto = AutoModelForSeq2SeqLM if task.denoised.alike else AutoModelForCausalLM
@@ -214,6 +222,7 @@ def test_validation_loss_is_the_mean_over_target_tokens(finished: Any) -> None:
     assert result["eval_loss"] != pytest.approx(sum(means) / len(means), rel=1e-4), "not the mean over sequences"
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_step_is_the_mean_over_the_targets_of_all_its_micro_batches(finished: Any) -> None:
     folder, task, _ = finished
     model = build_model(task.config, task.model_config).train()
@@ -252,6 +261,7 @@ class Stopped(BaseException):
     """What a run is stopped with."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["t5", "prefix llama"])
 def test_stopped_run_ends_bit_for_bit_as_if_it_had_not_been(layout: str, tmp_path: Path, cache: Path) -> None:
     changes = {"checkpoints__every": 2, "training__gradient_accumulation_steps": 2}
@@ -279,6 +289,7 @@ def test_stopped_run_ends_bit_for_bit_as_if_it_had_not_been(layout: str, tmp_pat
     assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_number_of_data_workers_changes_nothing(tmp_path: Path, cache: Path) -> None:
     losses = []
     for workers in (0, 2):
@@ -290,6 +301,7 @@ def test_number_of_data_workers_changes_nothing(tmp_path: Path, cache: Path) -> 
 # Tokens
 
 
+@pytest.mark.slow
 def test_what_the_tokenizer_lacks_is_added_with_a_message_and_saved(tmp_path: Path, cache: Path) -> None:
     task = prepare_task(config("t5", training__max_steps=3), cache)
     console = Console(width=300, record=True, file=io.StringIO())
@@ -316,6 +328,7 @@ def test_what_the_tokenizer_lacks_is_added_with_a_message_and_saved(tmp_path: Pa
     assert "tokens added" not in json.dumps(more.store.description)
 
 
+@pytest.mark.slow
 def test_pretrained_embeddings_that_cannot_hold_them_are_refused(tmp_path: Path, cache: Path) -> None:
     run(tiny(training__max_steps=3), tmp_path / "run", cache)
     weights = {
@@ -368,6 +381,7 @@ BERT = {
 }
 
 
+@pytest.mark.slow
 def test_a_model_that_sees_its_targets_or_takes_no_mask_is_refused(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(RaptrError, match="BertLMHeadModel sees the tokens that it should predict"):
         run(config("llama", model=BERT), tmp_path / "run", cache)
@@ -382,6 +396,7 @@ def test_a_budget_in_seconds_is_refused_where_steps_differ(tmp_path: Path, cache
         read_clock(prepare_task(config("t5"), cache), tmp_path, Console(quiet=True))
 
 
+@pytest.mark.slow
 def test_plans_and_inspection_need_no_text(tmp_path: Path, cache: Path) -> None:
     planned = plan_run(config("t5"))
     task = prepare_task(config("t5"), cache)

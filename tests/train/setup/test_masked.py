@@ -43,6 +43,7 @@ def masked(architecture: str = "bert", **changes: Any) -> Any:
     return tiny(**{"model": model, "objective": {"name": "masked"}, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not WIKI.exists(), reason="set RAPTR_TEST_DATA to the folder of the test data")
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
 def test_validation_loss_falls_on_wikipedia(kind: str, tmp_path: Path) -> None:
@@ -53,6 +54,7 @@ def test_validation_loss_falls_on_wikipedia(kind: str, tmp_path: Path) -> None:
     assert losses[-1] < losses[0] - 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_validation_loss_falls_and_is_that_of_all_logits(architecture: str, tmp_path: Path, cache: Path) -> None:
     task, result = run(masked(architecture, training__max_steps=30), tmp_path / "run", cache)
@@ -75,6 +77,7 @@ def test_validation_loss_falls_and_is_that_of_all_logits(architecture: str, tmp_
         assert abs(loss_of_all(model, batch["input_ids"], changed).item() - full) > 0.05 * full
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 def test_a_run_is_the_same_with_all_logits(
     architecture: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -97,6 +100,7 @@ def test_a_run_is_the_same_with_all_logits(
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_flops_are_counted_as_they_are(tmp_path: Path, cache: Path) -> None:
     config = masked()
     task, result = run(config, tmp_path / "run", cache)
@@ -125,6 +129,7 @@ def test_every_batch_has_one_shape(cache: Path) -> None:
     assert counts <= {1, 2}
 
 
+@pytest.mark.slow
 def test_the_saved_model_is_ordinary(tmp_path: Path, cache: Path) -> None:
     run(masked(), tmp_path / "run", cache)
     saved = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
@@ -141,6 +146,7 @@ def test_a_head_that_has_its_own_way_is_trained_on_all_positions_with_a_warning(
     assert "masked_positions" not in task.collator()([task.training_data(1)[0]])
 
 
+@pytest.mark.slow
 def test_whole_words_are_a_setting(tmp_path: Path, cache: Path) -> None:
     task, result = run(masked(objective={"name": "masked", "whole_words": True}), tmp_path / "run", cache)
     assert result["eval_loss"] < metrics(tmp_path / "run", "eval")[0]["eval_loss"]
@@ -161,6 +167,7 @@ def test_whole_words_are_a_setting(tmp_path: Path, cache: Path) -> None:
     assert begun(whole) > begun(apart) + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "size"), [("wordpiece", 600), ("unigram", 500)])
 def test_other_tokenizers_train_too(kind: str, size: int, tmp_path: Path, cache: Path) -> None:
     data = {"source": "builtin:python", "max_bytes": 100_000, "tokenizer": size, "tokenizer_kind": kind}
@@ -197,6 +204,7 @@ def maskless(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "vocab.json"
 
 
+@pytest.mark.slow
 def test_a_missing_mask_token_is_added_with_a_message(maskless: Path, tmp_path: Path, cache: Path) -> None:
     task = prepare_task(masked(data__tokenizer=str(maskless)), cache)
     assert task.added == ("<|mask|>",)

@@ -27,6 +27,7 @@ def made(config: RunConfig, vocabulary: int = 320) -> tuple[Any, Any]:
     return model_config, build_model(config, model_config)
 
 
+@pytest.mark.slow
 def test_training_continues_from_weights(trained: Path, tmp_path: Path, cache: Path) -> None:
     config = tiny(model={"from_pretrained": str(trained)}, data__tokenizer=str(trained), seed=3)
     _, model = made(config)
@@ -39,6 +40,7 @@ def test_training_continues_from_weights(trained: Path, tmp_path: Path, cache: P
     assert first == pytest.approx(last, rel=1e-6), "the same weights on the same validation text"
 
 
+@pytest.mark.slow
 def test_a_configuration_gives_its_shape_and_fresh_weights(trained: Path) -> None:
     config, model = made(tiny(model={"from_config": str(trained)}))
     assert (config.num_hidden_layers, config.hidden_size, config.vocab_size) == (4, 16, 320)
@@ -46,6 +48,7 @@ def test_a_configuration_gives_its_shape_and_fresh_weights(trained: Path) -> Non
     assert not torch.equal(model.lm_head.weight, saved.lm_head.weight)
 
 
+@pytest.mark.slow
 def test_depth_and_width_are_changed_with_what_follows_from_them(trained: Path) -> None:
     wider = {"num_hidden_layers": 3, "hidden_size": 32}
     config, model = made(tiny(model={"from_config": str(trained), "config": wider}))
@@ -83,6 +86,7 @@ def test_another_head_begins_fresh_on_the_old_layers(tmp_path: Path) -> None:
     assert torch.equal(model.bert.encoder.layer[1].output.dense.weight, saved.encoder.layer[1].output.dense.weight)
 
 
+@pytest.mark.slow
 def test_weights_are_trained_in_float32(trained: Path, tmp_path: Path) -> None:
     half = AutoModelForCausalLM.from_pretrained(trained).bfloat16()
     half.save_pretrained(tmp_path / "half")
@@ -91,6 +95,7 @@ def test_weights_are_trained_in_float32(trained: Path, tmp_path: Path) -> None:
         assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "tokenizer", "message"),
     [
@@ -111,6 +116,7 @@ def test_what_does_not_fit_is_refused(model: dict[str, Any], tokenizer: Any, mes
         made(tiny(model=given, data__tokenizer=tokenizer))
 
 
+@pytest.mark.slow
 def test_a_larger_tokenizer_than_the_weights_know_is_refused(trained: Path) -> None:
     config = tiny(model={"from_pretrained": str(trained)}, data__tokenizer="any")
     with pytest.raises(RaptrError, match=r"vocab_size is 320, but the tokenizer has 400.*tokenizer of these weights"):

@@ -28,6 +28,7 @@ def smaller(layers: str | None = "2", **changes: Any) -> RunConfig:
     return tiny(method="smaller", methods=methods, **changes)
 
 
+@pytest.mark.slow
 def test_a_run_trains_the_smaller_model(tmp_path: Path, cache: Path) -> None:
     task, result = run(smaller(), tmp_path / "run", cache)
     told = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -62,6 +63,7 @@ def test_a_plan_is_of_the_smaller_model(layers: str | None, depth: int, cache: P
     assert plan_run(task.config).plan.shape.layers == (depth,)
 
 
+@pytest.mark.slow
 def test_a_depth_that_is_not_smaller_is_refused_in_a_run_too(tmp_path: Path, cache: Path) -> None:
     for layers in ("100%", "5", "2-3"):
         with pytest.raises(RaptrError, match="layers"):
@@ -84,6 +86,7 @@ def test_stacks_of_other_depths_are_written_one_by_one() -> None:
             _given(wrong, "smaller", shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["now", "without its depth"])
 def test_a_stopped_run_of_a_comparison_goes_on_by_either_command(before: str, tmp_path: Path, cache: Path) -> None:
     config = smaller(None, checkpoints__every=2)

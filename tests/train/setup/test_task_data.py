@@ -24,6 +24,7 @@ def mixed(sources: dict[str, Any], **changes: Any) -> Any:
     return tiny(data=data, **changes)
 
 
+@pytest.mark.slow
 def test_a_run_over_a_mixture_has_a_curve_for_every_source(sources: dict[str, Any], tmp_path: Path) -> None:
     task, result = run(mixed(sources), tmp_path / "run", tmp_path / "cache")
     for line in metrics(tmp_path / "run", "eval"):
