@@ -197,7 +197,7 @@ def unreadable(content: bytes, cuts: Sequence[int], place: Path) -> list[str]:
         place.write_bytes(content[:cut])
         whole = [record for record, end in zip(lines, ends[1:], strict=True) if end - 1 <= cut]  # a line end may lack
         try:
-            train, evals = read_metrics(place, (LAYERS,))
+            train, evals, _ = read_metrics(place, (LAYERS,))
         except Exception as error:  # whatever it is, it must not happen
             wrong.append(f"cut at byte {cut}: {error!r}")
             continue

@@ -199,7 +199,7 @@ def trials(found: Found) -> str:
 def where(found: Found, comparison: Comparison) -> str:
     """What was trained, on which machine, and the command."""
     info = found.runs[0].info
-    facts, model, data = info["environment"], info["model"], info["data"]
+    facts, model, data = info.environment, info.model, info.data
     flops = max((method.outcome.costs["total_flops"] or 0 for method in found.methods), default=0)
     return (
         f"`python benchmarks/evidence/run.py {comparison.name}`: {model['architecture']}, {count(model['parameters'])} "

@@ -91,7 +91,7 @@ def others(found: Comparison) -> Sequence[Method]:
 def tokens(found: Comparison) -> float:
     """For each parameter of the layers."""
     full = baseline(found)
-    return float(full.outcome.costs["tokens"] or 0) / full.runs[0].info["model"]["layer_parameters"]
+    return float(full.outcome.costs["tokens"] or 0) / full.runs[0].info.model["layer_parameters"]
 
 
 def differences(method: Method, other: Method) -> dict[int, float]:

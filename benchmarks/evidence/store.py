@@ -1,9 +1,9 @@
 """What is kept of a comparison: raptr's own files without weights, so that `raptr report` and `raptr compare` read it.
 
 Of `metrics.jsonl` all evaluations and boundaries are kept, and of the training steps `LINES` evenly spaced ones: the
-curves of the validation loss are whole, those of the training loss coarse, and a report knows no jump at a boundary.
-Its map of paths is whole: the steps between are those of the plan, which config.yaml names
-(raptr.report.recorded_paths).
+curves of the validation loss are whole, those of the training loss coarse. A report shows the recorded jumps at
+boundaries, without the line of the training loss around them. Its map of paths is whole: the steps between are those
+of the plan, which config.yaml names (raptr.report.recorded_paths).
 """
 
 import json

@@ -155,9 +155,9 @@ def test_stopped_run_goes_on(raptr_command: Any, config: Path, tmp_path: Path, m
 
     write = MetricsCallback._write
 
-    def interrupted(self: MetricsCallback, record: dict[str, Any]) -> None:
+    def interrupted(self: MetricsCallback, record: Any) -> None:
         write(self, record)
-        if record["step"] == 5:
+        if record.step == 5:
             raise KeyboardInterrupt
 
     arguments = ("train", str(config), "checkpoints.every=2")

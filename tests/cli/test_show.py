@@ -8,6 +8,7 @@ from rich.console import Console
 from helpers.synthetic_runs import METHODS, write_comparison
 from raptr.cli.show import show_result, show_summary
 from raptr.results import summarise
+from raptr.rundir.run_record import Result
 
 SHORT = {key: {**options, "steps": options["steps"] // 9} for key, options in METHODS.items()}
 
@@ -38,7 +39,7 @@ def test_a_run_tells_the_loss_of_each_of_several_sources() -> None:
     written = {}
     for losses in ({"data": 2.5}, {"wiki": 2.0, "books": 3.0}):
         console = Console(file=io.StringIO(), width=100)
-        show_result(console, {**result, "eval_loss": 2.5, "eval_losses": losses})
+        show_result(console, Result.of({**result, "eval_loss": 2.5, "eval_losses": losses}))
         written[len(losses)] = console.file.getvalue()  # type: ignore[attr-defined]
     told = [line.split() for line in written[2].splitlines()[-2:]]
     assert told == [

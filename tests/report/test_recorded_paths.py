@@ -125,3 +125,25 @@ def test_where_the_steps_at_a_boundary_were_not_recorded_no_jump_is_drawn(tmp_pa
     assert table.rows[0].cells["Boundary 1"].value is None
     assert boundary_note(comparison).endswith("were not all recorded: RaPTr 6-8-10-12.")
     assert "averages are of those that have one: RaPTr 6-8-10-12 (40 of 391)." in training_note(comparison)
+
+
+def test_a_recorded_jump_is_shown_without_the_steps_around_it(tmp_path: Path) -> None:
+    """As in what is kept of the evidence: the boundary's line, and few steps."""
+    folder = write_run(tmp_path / "run", steps=400)
+    thin(folder, 10)
+    lines = [
+        {"kind": "boundary", "step": step, "stage": stage, "window": 10, "jump": 0.125, "peak": 0.5}
+        for stage, step in enumerate((100, 200, 300), start=1)
+    ]
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
+    comparison = read_folder(folder)
+    table = boundary_table(comparison)
+    assert table is not None
+    assert [cell.text for cell in table.rows[0].cells.values()] == ["+0.1250"] * 3
+    ((train, validation), *_) = boundary_rows(comparison)
+    assert train == []
+    assert len(validation) == 2
+    note = boundary_note(comparison)
+    assert "–" not in note
+    assert note.endswith("The jump was recorded, but not every step before it, so there is no line: RaPTr 6-8-10-12.")

@@ -97,4 +97,5 @@ def section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _absent(each: Field[Any]) -> float:
-    return float(each.default) if each.metadata.get(_OMITTED) and each.default is not None else math.nan
+    default: Any = each.default
+    return float(default) if each.metadata.get(_OMITTED) and default is not None else math.nan

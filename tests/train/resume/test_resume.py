@@ -10,6 +10,7 @@ import pytest
 from helpers.runs import TINY, contents, metrics, run, timeless, tiny
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
+from raptr.rundir.metrics_lines import BoundaryLine, Line
 from raptr.train.callbacks.metrics import MetricsCallback
 
 pytestmark = pytest.mark.slow
@@ -38,10 +39,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
     written = 0
     write = MetricsCallback._write
 
-    def counting(self: MetricsCallback, record: dict[str, Any]) -> None:
+    def counting(self: MetricsCallback, line: Line) -> None:
         nonlocal written
-        write(self, record)
-        written += record["kind"] != "boundary"
+        write(self, line)
+        written += line.KIND != BoundaryLine.KIND
         if written == lines:
             raise Stopped
 

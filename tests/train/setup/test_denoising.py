@@ -272,7 +272,7 @@ def test_stopped_run_ends_bit_for_bit_as_if_it_had_not_been(layout: str, tmp_pat
     run(config(layout, **changes), tmp_path / "whole", cache)
     write, left = MetricsCallback._write, [8]
 
-    def counting(self: MetricsCallback, record: dict[str, Any]) -> None:
+    def counting(self: MetricsCallback, record: Any) -> None:
         write(self, record)
         left[0] -= 1
         if not left[0]:
