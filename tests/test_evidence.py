@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import raptr
+from raptr.cli.outlook import Recipe
 
 ROOT = Path(__file__).parents[1]
 EVIDENCE = ROOT / "benchmarks" / "evidence"
@@ -46,7 +47,7 @@ def test_the_map_shows_each_method_once_for_each_model_and_length(tmp_path: Path
     places = [(row["panel"], row["m"], row["x"]) for row in rows]
     assert len(set(places)) == len(places) >= 2
     assert {row["m"] for row in rows} <= set(chart.NAMES.values())
-    first = next(point for point in known if point["name"] in chart.NAMES)
+    first = next(point for point in known if Recipe.of(point["method"], point["settings"]) in chart.NAMES)
     assert (rows[0]["y"], rows[0]["lo"], rows[0]["hi"]) == (first["difference"], first["low"], first["high"])
     assert chart.rows_of([first, {**first, "difference": 1.0}]) == rows[:1], "the first comparison of a kind"
     chart.draw_map(known, tmp_path / "map.png")

@@ -6,15 +6,16 @@ from typing import Any
 
 import altair as alt
 
+from raptr.cli.outlook import Recipe
 from raptr.report.figures.common import Palette, Row, colour, layered
 from raptr.report.write import png_of
 
 NAMES = {
-    "RaPTr 6-8-10-12": "RaPTr 6-8-10-12",
-    "Gradual stacking 6-9-12": "Gradual stacking 6-9-12",
-    "a smaller model": "Smaller dense model",
+    Recipe.of("raptr", {"schedule": "6-8-10-12"}): "RaPTr 6-8-10-12",
+    Recipe.of("gradual_stacking", {"schedule": "6-9-12"}): "Gradual stacking 6-9-12",
+    Recipe.of("smaller", {"layers": None}): "Smaller dense model",
 }
-"""What is on it, as points name it and as the map does."""
+"""The recipes that the map shows, with their names there."""
 
 REACH = 0.6
 """Differences up to this are shown."""
@@ -48,14 +49,15 @@ def rows_of(points: Iterable[dict[str, Any]]) -> list[Row]:
     """
     found: dict[tuple[str, str, float], Row] = {}
     for point in points:
-        if point["name"] not in NAMES:
+        recipe = Recipe.of(point["method"], point["settings"])
+        if recipe not in NAMES:
             continue
         size = f"{point['parameters'] / 1e3:,.0f} k parameters in the layers"
         model = f"{point['architecture']}, {point['objective']}, {size}"
         length = point["tokens"] / point["parameters"]
-        turn = list(NAMES).index(point["name"]) - 1
+        turn = list(NAMES).index(recipe) - 1
         row = {
-            "m": NAMES[point["name"]],
+            "m": NAMES[recipe],
             "panel": model,
             "size": size,
             "causal": point["objective"] == "causal",
@@ -63,7 +65,7 @@ def rows_of(points: Iterable[dict[str, Any]]) -> list[Row]:
             "tokens": point["tokens"] / 1e6,
             **{"y": point["difference"], "lo": point["low"], "hi": point["high"]},
         }
-        found.setdefault((model, point["name"], length), row)
+        found.setdefault((model, NAMES[recipe], length), row)
     return list(found.values())
 
 

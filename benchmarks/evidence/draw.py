@@ -26,11 +26,11 @@ from questions import Comparison, comparisons
 from store import missing
 
 from raptr.report import write_report
-from raptr.report.table import verdict_kind
 from raptr.results import read_folder
 from raptr.results.folder import Comparison as Found
 from raptr.results.folder import Method
-from raptr.results.statistics import mean, t_interval
+from raptr.results.outcome import verdict_text
+from raptr.results.statistics import DECIDED, mean, t_interval
 from raptr.units import count, decimal, quantity, share, share_interval
 
 ROOT = Path(__file__).parents[2]
@@ -162,11 +162,12 @@ def row(method: Method, found: Found) -> tuple[str, ...]:
     if saving is not None and saving.saving is not None:
         saved = share(saving.saving, at_least=saving.at_least)
         saved += f" ({share_interval(saving.interval)})" if saving.interval else ""
-        if verdict_kind(method) not in ("better", "worse"):
+        if outcome.decision not in DECIDED:
             saved = f"undecided, {saved}"
     chosen = found.sweep.chosen[method.key] if found.sweep else {}
     name = ", ".join([method.key, *(f"{key.split('.')[-1]} {value:g}" for key, value in chosen.items())])
-    return (name, count(outcome.costs["steps"]), bounds(loss.mean, loss.interval), difference, outcome.verdict, saved)
+    verdict = verdict_text(outcome)
+    return (name, count(outcome.costs["steps"]), bounds(loss.mean, loss.interval), difference, verdict, saved)
 
 
 def from_other(method: Method, other: Method) -> str:

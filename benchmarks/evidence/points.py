@@ -8,6 +8,7 @@ from typing import Any
 from questions import Comparison, comparisons
 from store import missing
 
+from raptr.cli.outlook import settings_of
 from raptr.config.load import load, parse
 from raptr.config.yaml import read_yaml
 from raptr.results import read_folder
@@ -43,6 +44,7 @@ def of(folder: Path) -> Iterator[dict[str, Any]]:
         yield {
             "comparison": found.name,
             "method": settings.method,
+            "settings": settings_of(settings),
             "name": settings.told(),
             "objective": asked.objective.name,
             "pre_norm": pre_norm,

@@ -179,6 +179,7 @@ def test_a_model_that_cannot_be_handled_is_refused_with_what_was_seen(build: Any
         inspect_model(build())
     for word in words:
         assert word in str(refusal.value)
+    assert str(refusal.value).count("Seen: ") == 1
 
 
 def test_inspecting_changes_nothing() -> None:

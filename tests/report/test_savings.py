@@ -15,6 +15,7 @@ from raptr.report.table import saving_table
 from raptr.report.verdict import verdict_sentence
 from raptr.results.equal_loss import Ends
 from raptr.results.folder import Comparison, read_folder
+from raptr.results.statistics import Decision
 from raptr.results.summary import summary_of
 
 SHORT = {key: {**options, "steps": 40} for key, options in METHODS.items()}
@@ -25,7 +26,7 @@ def comparison_with(folder: Path, saving: float, *, reached: bool, at_least: boo
     methods = {**SHORT, "raptr": {**SHORT["raptr"], "offset": -0.3 if reached else 0.3}}
     found = read_folder(write_comparison(folder, methods=methods))
     full, raptr = found.methods
-    assert raptr.outcome.verdict.startswith("better" if reached else "worse")
+    assert raptr.outcome.decision is (Decision.BETTER if reached else Decision.WORSE)
     given = {"saving": saving, "reached": reached, "at_least": at_least, "interval": interval}
     savings = {name: dataclasses.replace(one, **given) for name, one in raptr.outcome.savings.items()}  # type: ignore[arg-type]
     outcome = dataclasses.replace(raptr.outcome, savings=savings)

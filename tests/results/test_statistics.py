@@ -1,4 +1,4 @@
-"""Intervals and verdicts."""
+"""Intervals and decisions."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from raptr.results.statistics import mean, t_interval, verdict
+from raptr.results.statistics import DECIDED, Decision, decide, mean, t_interval
 
 
 def test_interval_equals_the_textbook_and_scipy() -> None:
@@ -31,17 +31,24 @@ def test_one_value_has_no_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("difference", "interval", "said"),
+    ("difference", "interval", "decision"),
     [
-        (-0.05, (-0.07, -0.03), "better by 0.050"),
-        (0.05, (0.03, 0.07), "worse by 0.050"),
-        (-0.05, (-0.11, 0.01), "too short to decide"),
-        (0.05, (0.0, 0.1), "too short to decide"),
-        (0.05, None, "one seed: no interval"),
-        (math.nan, (math.nan, math.nan), "diverged"),
+        (-0.05, (-0.07, -0.03), Decision.BETTER),
+        (0.05, (0.03, 0.07), Decision.WORSE),
+        (-0.05, (-0.11, 0.01), Decision.UNDECIDED),
+        (0.05, (0.0, 0.1), Decision.UNDECIDED),
+        (0.05, None, Decision.ONE_SEED),
+        (None, None, Decision.DIVERGED),
+        (math.nan, (math.nan, math.nan), Decision.DIVERGED),
     ],
 )
-def test_verdict_decides_only_when_the_interval_excludes_zero(
-    difference: float, interval: tuple[float, float] | None, said: str
+def test_a_difference_decides_only_when_its_interval_excludes_zero(
+    difference: float | None, interval: tuple[float, float] | None, decision: Decision
 ) -> None:
-    assert verdict(difference, interval) == said
+    assert decide(difference, interval) is decision
+
+
+def test_the_values_of_decisions_are_those_of_stored_summaries() -> None:
+    values = ["better", "worse", "undecided", "one_seed", "diverged", "unfinished", "baseline"]
+    assert [decision.value for decision in Decision] == values
+    assert [decision.value for decision in Decision if decision.value in DECIDED] == ["better", "worse"]

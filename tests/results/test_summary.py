@@ -9,7 +9,10 @@ import pytest
 
 from helpers.synthetic_runs import METHODS, sweep_of, write_comparison, write_run
 from raptr.errors import RaptrError
+from raptr.report import write_report
 from raptr.results import read_folder, summarise
+from raptr.results.outcome import verdict_text
+from raptr.results.statistics import Decision
 
 SHORT = {key: {**options, "steps": options["steps"] // 9} for key, options in METHODS.items()}
 
@@ -45,6 +48,41 @@ def test_the_summary_by_hand(tmp_path: Path) -> None:
     assert saving["loss"] == pytest.approx(sum(theirs) / 3)
     assert saving["saving"] == pytest.approx(1 - saving["method"] / saving["baseline"])
     assert saving["baseline"] == pytest.approx(results(folder, "full", "total_flops")[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "seeds", "decision", "verdict"),
+    [
+        ({"offset": -0.3}, 3, "better", "better by 0.300"),
+        ({"offset": 0.3}, 3, "worse", "worse by 0.300"),
+        ({"offset": 0.0}, 2, "undecided", "too short to decide"),
+        ({"offset": -0.3}, 1, "one_seed", "one seed: no interval"),
+        ({"nan_from": 10}, 3, "diverged", "diverged"),
+    ],
+)
+def test_the_summary_holds_the_decision_beside_its_text(
+    tmp_path: Path, change: dict[str, Any], seeds: int, decision: str, verdict: str
+) -> None:
+    """Methods of one length and the same seeds have the same loss, apart from the offset."""
+    methods = {"full": SHORT["full"], "raptr": {**SHORT["full"], "label": "RaPTr", **change}}
+    found = summarise(write_comparison(tmp_path / "c", methods=methods, seeds=seeds))
+    entry, baseline = found["methods"]["raptr"], found["methods"]["full"]
+    assert (entry["decision"], entry["verdict"]) == (decision, verdict)
+    assert (baseline["decision"], baseline["verdict"]) == ("baseline", "baseline")
+    assert type(json.loads(json.dumps(found))["methods"]["raptr"]["decision"]) is str
+
+
+def test_a_summary_of_before_gains_its_decisions_from_the_runs(tmp_path: Path) -> None:
+    """A stored summary without decisions, or with other words, changes nothing."""
+    folder = write_comparison(tmp_path / "c", methods=SHORT)
+    found = summarise(folder)
+    old = {key: {k: v for k, v in one.items() if k != "decision"} for key, one in found["methods"].items()}
+    old["raptr"]["verdict"] = "worse by 9.000"
+    (folder / "summary.json").write_text(json.dumps({**found, "methods": old}))
+    write_report(folder)
+    again = json.loads((folder / "summary.json").read_text())
+    assert again == found
+    assert again["methods"]["raptr"]["decision"] == "better"
 
 
 def test_a_stored_summary_is_not_read(tmp_path: Path) -> None:
@@ -98,6 +136,7 @@ def test_a_diverged_baseline_leaves_nothing_to_compare_with(tmp_path: Path) -> N
     found = summarise(write_comparison(tmp_path / "c", methods=methods))["methods"]
     assert found["full"]["verdict"] == "diverged"
     assert found["raptr"]["verdict"] == "the baseline diverged"
+    assert found["full"]["decision"] == found["raptr"]["decision"] == "diverged"
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
@@ -117,8 +156,9 @@ def test_missing_runs_are_known_and_refuse_a_summary(tmp_path: Path) -> None:
     }
     by_key = {method.key: method.outcome for method in comparison.methods}
     assert by_key["raptr"].pairs == 2
-    assert by_key["raptr"].verdict == by_key["slow"].verdict == "unfinished"
-    assert by_key["full"].verdict == "baseline"
+    assert by_key["raptr"].decision is by_key["slow"].decision is Decision.UNFINISHED
+    assert verdict_text(by_key["raptr"]) == "unfinished"
+    assert by_key["full"].decision is Decision.BASELINE
     assert by_key["slow"].costs["steps"] == 20
     with pytest.raises(RaptrError, match=r"raptr-seed1, slow-seed0, slow-seed1, slow-seed2 of .* are not finished"):
         summarise(folder)

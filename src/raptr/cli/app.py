@@ -113,8 +113,10 @@ def plan(
     from raptr.cli.outlook import outlook_of
     from raptr.train.task import plan_run
 
-    run = plan_run(_load(arguments))
-    show.show_plan(_console(), run.name, run.plan, run.costs, outlook_of(run))
+    config = _load(arguments)
+    run = plan_run(config)
+    outlook = outlook_of(run, config.settings(config.method))
+    show.show_plan(_console(), run.name, run.plan, run.costs, outlook)
 
 
 @app.command()

@@ -7,16 +7,18 @@ how far away that is. The same is to be expected only of the same settings, in a
 
 import json
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from raptr.plan import Schedule
+from raptr.results.statistics import Decision
 from raptr.units import decimal, quantity
 
 if TYPE_CHECKING:
+    from raptr.config.methods import MethodSettings
     from raptr.train.task import Planned
 
 FILE = "measured.json"
@@ -26,6 +28,47 @@ NEAR = 2.0
 
 NEAR_DEPTH = 1.5
 """The same of the number of layers: what a method leaves out and grows by depends on it most."""
+
+
+_DEPTHS = ("schedule", "layers")
+"""Settings that belong to every recipe of a method that has them, the default too."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method with its settings, by which recipes are told apart.
+
+    Attributes:
+        method: its key, as in ``raptr methods``.
+        settings: (key in the config, value as JSON) of `settings_of`.
+    """
+
+    method: str
+    settings: frozenset[tuple[str, str]]
+
+    @classmethod
+    def of(cls, method: str, settings: Mapping[str, Any]) -> "Recipe":
+        """Make a recipe from settings as a config, or a stored point, has them.
+
+        Example:
+            >>> same = Recipe.of("raptr", {"schedule": "50%-100%"}).in_shares(12)
+            >>> same == Recipe.of("raptr", {"schedule": "6-12"}).in_shares(12)
+            True
+        """
+        return cls(method, frozenset((key, json.dumps(value, sort_keys=True)) for key, value in settings.items()))
+
+    def in_shares(self, layers: int) -> "Recipe":
+        """Return the recipe with the sizes of its schedule as whole percents of so many layers."""
+        return Recipe(self.method, frozenset((key, _in_shares(key, value, layers)) for key, value in self.settings))
+
+
+def settings_of(settings: "MethodSettings") -> dict[str, Any]:
+    """Return the settings that make a recipe: those that are not the defaults, and always its depths."""
+    found = settings.model_dump(mode="json", exclude_defaults=True, exclude={"method"})
+    found |= {key: getattr(settings, key) for key in _DEPTHS if key in type(settings).model_fields}
+    if "schedule" in found:
+        found["schedule"] = str(Schedule.parse(found["schedule"]))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +102,8 @@ class Point(Setting):
     Attributes:
         comparison: in which it was measured.
         method: its key, as in ``raptr methods``.
-        name: of the method with its settings.
+        settings: of the method, see `settings_of`.
+        name: of the method with its settings, as it is shown.
         architecture: of the model.
         difference: of the final validation losses in nats per token, paired by seed; below 0 is a gain.
         low: the lower end of its 95 % interval.
@@ -69,6 +113,7 @@ class Point(Setting):
 
     comparison: str
     method: str
+    settings: Mapping[str, Any]
     name: str
     architecture: str
     difference: float
@@ -76,17 +121,22 @@ class Point(Setting):
     high: float
     seeds: int
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The method with its settings."""
+        return Recipe.of(self.method, self.settings)
+
     @property
-    def is_undecided(self) -> bool:
-        """Whether the interval holds 0."""
-        return self.low <= 0 <= self.high
+    def decision(self) -> Decision:
+        """The decision that the interval supports."""
+        if self.low <= 0 <= self.high:
+            return Decision.UNDECIDED
+        return Decision.BETTER if self.high < 0 else Decision.WORSE
 
     @property
     def verdict(self) -> str:
-        """What the interval allows to say."""
-        if self.is_undecided:
-            return "neither a gain nor a loss was decided"
-        return f"a {'gain' if self.high < 0 else 'loss'} was measured"
+        """The decision as text."""
+        return _VERDICTS[self.decision]
 
     def is_of(self, setting: Setting) -> bool:
         """Whether it speaks of such a model at all, whatever its size."""
@@ -109,17 +159,31 @@ class Point(Setting):
         wider, longer, _ = self.distance(setting)
         return max(wider, longer) <= NEAR and self.is_as_deep(setting)
 
-    def is_recipe(self, name: str, layers: int) -> bool:
-        """Whether a method's name with its settings, in a model of so many layers, says what was measured.
+    def is_recipe(self, recipe: Recipe, layers: int) -> bool:
+        """Whether a recipe, in a model of so many layers, is the one that was measured.
 
         A schedule is the same if it is so in shares of the layers: 6-12 of 12 is 50%-100%, and 12-24 of 24.
 
         Example:
             >>> point = next(one for one in points() if one.name == "RaPTr 6-8-10-12")
-            >>> point.is_recipe("RaPTr 50%-66.7%-83.3%-100%", 12), point.is_recipe("RaPTr 6-8-10-12, fixed []", 12)
-            (True, False)
+            >>> point.is_recipe(Recipe.of("raptr", {"schedule": "50%-66.7%-83.3%-100%"}), 12)
+            True
+            >>> point.is_recipe(Recipe.of("raptr", {"schedule": "6-8-10-12", "fixed": []}), 12)
+            False
         """
-        return name == self.name or _in_shares(name, layers) == _in_shares(self.name, self.layers)
+        return recipe == self.recipe or recipe.in_shares(layers) == self.in_shares
+
+    @cached_property
+    def in_shares(self) -> Recipe:
+        """The recipe with its schedule in shares of the layers."""
+        return self.recipe.in_shares(self.layers)
+
+
+_VERDICTS = {
+    Decision.UNDECIDED: "neither a gain nor a loss was decided",
+    Decision.BETTER: "a gain was measured",
+    Decision.WORSE: "a loss was measured",
+}
 
 
 @cache
@@ -129,8 +193,8 @@ def points() -> tuple[Point, ...]:
     return tuple(Point(**point) for point in json.loads(text))
 
 
-def outlook_of(run: "Planned") -> list[str]:
-    """`outlook` of what a config would train."""
+def outlook_of(run: "Planned", settings: "MethodSettings") -> list[str]:
+    """`outlook` of what a config would train, by a method with these settings."""
     setting = Setting(
         objective=run.objective,
         pre_norm=run.pre_norm,
@@ -138,10 +202,10 @@ def outlook_of(run: "Planned") -> list[str]:
         parameters=run.parameters,
         tokens=run.tokens,
     )
-    return outlook(run.method, run.name, setting)
+    return outlook(Recipe.of(run.method, settings_of(settings)), setting)
 
 
-def nearest(method: str, name: str, setting: Setting, among: Iterable[Point] | None = None) -> Point | None:
+def nearest(recipe: Recipe, setting: Setting, among: Iterable[Point] | None = None) -> Point | None:
     """The point that says most of a run: of its method, objective and norms, with its settings if they were measured.
 
     If they were not, it is the nearest in size, length and depth; of those, the one with the fewest other settings. Of
@@ -149,20 +213,19 @@ def nearest(method: str, name: str, setting: Setting, among: Iterable[Point] | N
     reaches highest), then the one of the comparison that is first in the alphabet.
 
     Args:
-        method: its key.
-        name: of the method with its settings.
+        recipe: of the run.
         setting: of the run.
         among: points to choose from; by default all.
     """
     known = points() if among is None else among
-    found = [point for point in known if point.method == method and point.is_of(setting)]
-    own = _settings(_in_shares(name, setting.layers))
+    found = [point for point in known if point.method == recipe.method and point.is_of(setting)]
+    own = recipe.in_shares(setting.layers).settings
 
     def order(point: Point) -> tuple[bool, float, int, int, float, str, str]:
         return (
-            not point.is_recipe(name, setting.layers),
+            not point.is_recipe(recipe, setting.layers),
             round(math.prod(point.distance(setting)), 6),
-            len(own ^ _settings(_in_shares(point.name, point.layers))),
+            len(own ^ point.in_shares.settings),
             -point.seeds,
             -point.high,
             point.comparison,
@@ -172,29 +235,28 @@ def nearest(method: str, name: str, setting: Setting, among: Iterable[Point] | N
     return min(found, key=order, default=None)
 
 
-def outlook(method: str, name: str, setting: Setting, among: Iterable[Point] | None = None) -> list[str]:
+def outlook(recipe: Recipe, setting: Setting, among: Iterable[Point] | None = None) -> list[str]:
     """Whether a gain at equal total FLOPs is to be expected of a run, and how sure that is, in lines of text.
 
     Args:
-        method: its key.
-        name: of the method with its settings.
+        recipe: of the run.
         setting: of the run.
         among: points to choose from; by default all.
 
     Example:
         >>> run = Setting(objective="causal", pre_norm=True, layers=12, parameters=85_000_000, tokens=2e9)
-        >>> outlook("raptr", "RaPTr 6-8-10-12", run, among=())
+        >>> outlook(Recipe.of("raptr", {"schedule": "6-8-10-12"}), run, among=())
         ['Whether it gains at equal FLOPs is not known: it was not measured in pre-norm causal models.']
     """
-    if method == "full":
+    if recipe.method == "full":
         return []
     known = points() if among is None else tuple(among)
-    point = nearest(method, name, setting, known)
+    point = nearest(recipe, setting, known)
     if point is None:
         models = f"{'pre' if setting.pre_norm else 'post'}-norm {setting.objective} models"
         return [f"Whether it gains at equal FLOPs is not known: it was not measured in {models}."]
-    known_recipe, near = point.is_recipe(name, setting.layers), point.is_near(setting)
-    other = "" if point.name == name else f" ({point.name})"
+    known_recipe, near = point.is_recipe(recipe, setting.layers), point.is_near(setting)
+    other = "" if point.recipe == recipe else f" ({point.name})"
     verdict = f"{point.verdict} at the nearest size{other}: {_difference(point)}"
     unknown = "Whether it gains at equal FLOPs is not known here"
     if not known_recipe:
@@ -204,7 +266,7 @@ def outlook(method: str, name: str, setting: Setting, among: Iterable[Point] | N
     lines = [f"{first} {_told(point)}, {point.objective} {point.architecture}."]
     if not near:
         how = f"{_apart(point, setting)}, so that says little of it; compare at your size before you rely on it."
-        if not any(one.method == method and one.is_of(setting) and one.is_as_deep(setting) for one in known):
+        if not any(one.method == recipe.method and one.is_of(setting) and one.is_as_deep(setting) for one in known):
             how += f" The method was not measured in a model of about {setting.layers} layers."
     elif not known_recipe:
         how = "near in size, but other settings can turn a gain into a loss, so expect neither."
@@ -213,14 +275,14 @@ def outlook(method: str, name: str, setting: Setting, among: Iterable[Point] | N
             f"near, but at {_number(other_way.horizon)} tokens for each of {quantity(other_way.parameters)} parameters "
             f"{other_way.verdict}, so expect neither."
         )
-    elif point.is_undecided:
+    elif point.decision is Decision.UNDECIDED:
         how = "near, and undecided there, so expect neither."
     else:
         how = "near enough to expect the same, as far as one text and one model tell."
     lines.append(f"This run: {_told(setting)}; {how}")
     ahead = furthest(point, known)
-    if ahead is not None and ahead.name != point.name:
-        tried = len({one.name for one in _there(point, known)})
+    if ahead is not None and ahead.recipe != point.recipe:
+        tried = len({one.recipe for one in _there(point, known)})
         lines.append(
             f"The surest gain that was measured there is of another method, {ahead.name}: {_difference(ahead)}. "
             f"It is the best of {tried} that were tried there, which flatters it."
@@ -230,8 +292,8 @@ def outlook(method: str, name: str, setting: Setting, among: Iterable[Point] | N
 
 def unlike(point: Point, setting: Setting, among: Iterable[Point]) -> Point | None:
     """The nearest point of the same recipe that is near a run too, at another length or size, with another verdict."""
-    same = (one for one in among if (one.method, one.name) == (point.method, point.name) and one.is_of(setting))
-    near = [one for one in same if one.is_near(setting) and one.verdict != point.verdict]
+    same = (one for one in among if one.recipe == point.recipe and one.is_of(setting))
+    near = [one for one in same if one.is_near(setting) and one.decision is not point.decision]
     elsewhere = (one for one in near if max(one.distance(point)) > 1.01)
     return min(elsewhere, key=lambda one: (math.prod(one.distance(setting)), -one.high, one.comparison), default=None)
 
@@ -250,20 +312,14 @@ def _there(point: Point, among: Iterable[Point]) -> list[Point]:
     return [one for one in among if one.is_of(point) and max(one.distance(point)) < 1.01]
 
 
-def _settings(name: str) -> set[str]:
-    """The parts of a method's name: the method with its schedule, then each setting."""
-    return set(re.split(r", (?![^\[]*\])", name))
-
-
-def _in_shares(name: str, layers: int) -> str:
-    """A method's name with the sizes of its schedule in whole percents of the layers."""
-
-    def shares(found: re.Match[str]) -> str:
-        sizes = found[0].split("-")
-        return "-".join(f"{float(s[:-1]) if s.endswith('%') else 100 * int(s) / layers:.0f}%" for s in sizes)
-
-    method, *others = name.split(", ", 1)
-    return ", ".join([re.sub(r"\b\d[\d.]*%?(?:-\d[\d.]*%?)+", shares, method), *others])
+@cache
+def _in_shares(key: str, value: str, layers: int) -> str:
+    """A setting's value as JSON; that of a schedule with its sizes in whole percents of the layers."""
+    if key != "schedule":
+        return value
+    sizes = Schedule.parse(json.loads(value)).sizes
+    shares = (100 * (size / layers if isinstance(size, int) else float(size)) for size in sizes)
+    return json.dumps("-".join(f"{share:.0f}%" for share in shares))
 
 
 def _difference(point: Point) -> str:

@@ -178,11 +178,13 @@ def _table(title: str, *columns: str) -> Table:
 
 def _saved(entry: Any) -> str:
     """FLOPs and time saved; in parentheses where the losses themselves are undecided."""
+    from raptr.results.statistics import DECIDED  # here, so that other commands do not load scipy
+
     if not entry["savings"]:
         return ""
     both = [entry["savings"][measure] for measure in ("total_flops", "seconds")]
     text = " / ".join(share(one["saving"], 0, at_least=one["at_least"]) for one in both)
-    return text if entry["verdict"].startswith(("better", "worse")) else f"({text})"
+    return text if entry["decision"] in DECIDED else f"({text})"
 
 
 def show_result(console: Console, result: Result) -> None:

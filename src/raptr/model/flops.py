@@ -31,7 +31,7 @@ from raptr.model.discovery.meta_twin import (
 )
 from raptr.model.masked_head import predicting
 from raptr.model.stacks import Blocks, Stack, find_stacks, path_of
-from raptr.model.width.locate import find_width
+from raptr.model.width.locate import Unsupported, find_width
 from raptr.plan import LayerCosts
 
 _aten = torch.ops.aten
@@ -163,11 +163,11 @@ def _of_width(stacks: tuple[Stack, ...], flops: Callable[[nn.Module], float]) ->
     stack without such a choice, beside one with, it is 0.
     """
     found = [find_width(stack) for stack in stacks]
-    if all(isinstance(widths, str) for widths in found):
+    if all(isinstance(widths, Unsupported) for widths in found):
         return (), ()
     heads, neurons = list[tuple[float, ...]](), list[tuple[float, ...]]()
     for stack, widths in zip(stacks, found, strict=True):
-        if isinstance(widths, str):
+        if isinstance(widths, Unsupported):
             heads.append((0.0,) * len(stack.blocks))
             neurons.append((0.0,) * len(stack.blocks))
         else:

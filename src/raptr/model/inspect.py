@@ -11,7 +11,7 @@ from raptr.errors import RaptrError
 from raptr.model.discovery.layers import find_layers
 from raptr.model.discovery.meta_twin import Inputs, longest_sequence, takes_images
 from raptr.model.flops import flops_of
-from raptr.model.stacks import Blocks, Stack, config_of, lists_of, side_of
+from raptr.model.stacks import Blocks, Stack, StacksNotFound, config_of, lists_of, side_of
 from raptr.plan import LayerCosts, ModelShape, RaPTr, plan_cost
 
 HALF_DEPTH = "50%-66.7%-83.3%-100%"
@@ -98,9 +98,10 @@ def inspect_model(
     """
     try:
         layers = find_layers(model, blocks, inputs)
+    except StacksNotFound:  # its message lists them already
+        raise
     except RaptrError as error:
-        seen = "" if "Seen: " in str(error) else f" Seen: {lists_of(model)}."
-        raise RaptrError(f"{error}{seen}") from error
+        raise RaptrError(f"{error} Seen: {lists_of(model)}.") from error
     if takes_images(model):
         length = None
     elif length is None and inputs is None:

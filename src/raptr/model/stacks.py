@@ -22,6 +22,10 @@ Required = tuple[tuple[int, str], ...]
 Blocks = nn.ModuleList | Mapping[str, nn.ModuleList]
 
 
+class StacksNotFound(RaptrError):
+    """The stacks of a model cannot be told; the message lists the model's lists of modules."""
+
+
 @dataclass(frozen=True)
 class Stack:
     """One stack in a model: its name there and its layers."""
@@ -44,14 +48,14 @@ def find_stacks(model: nn.Module, blocks: Blocks | None = None) -> tuple[Stack, 
     if blocks is not None:
         return _given(model, blocks)
     if not is_hugging_face(model):
-        raise RaptrError(
+        raise StacksNotFound(
             f"{type(model).__name__} is not a Hugging Face model, so its stacks cannot be told. "
             f"Pass blocks=, the ModuleList of its layers. Seen: {lists_of(model)}."
         )
     found = _by_configuration(model)
     sides = [side_of(stack.name) for stack in found]
     if not found or (len(found) > 1 and sorted(sides, key=str) != ["decoder", "encoder"]):
-        raise RaptrError(
+        raise StacksNotFound(
             f"{type(model).__name__} has {len(found)} lists of as many layers as its configuration says "
             f"({_counts(model.config) or 'no number of layers'}); expected was one, or an encoder's and a decoder's. "
             "Pass blocks=, the ModuleList of its layers, or a dict of name -> ModuleList. "
@@ -113,7 +117,7 @@ def _given(model: nn.Module, blocks: Blocks) -> tuple[Stack, ...]:
     stacks = []
     for name, modules in lists:
         if not isinstance(modules, nn.ModuleList) or id(modules) not in names or not len(modules):
-            raise RaptrError(
+            raise StacksNotFound(
                 f"blocks={type(modules).__name__} is not a ModuleList with layers inside this {type(model).__name__}; "
                 f"pass one of its lists. Seen: {lists_of(model)}."
             )

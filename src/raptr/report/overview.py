@@ -7,10 +7,10 @@ import altair as alt
 from raptr import units
 from raptr.report.figures.common import Data, Palette
 from raptr.report.figures.intervals import Point, interval_chart
-from raptr.report.table import Cell, Row, Table, difference_cell, loss_cell, saving_cell, verdict_kind
+from raptr.report.table import Cell, Row, Table, difference_cell, loss_cell, saving_cell
 from raptr.report.verdict import budget_text
 from raptr.results.folder import Comparison, Method
-from raptr.results.outcome import final_loss
+from raptr.results.outcome import final_loss, verdict_text
 from raptr.units import usable
 
 COLUMNS = (
@@ -65,9 +65,9 @@ def _cells(comparison: Comparison, method: Method) -> dict[str, Cell]:
         "FLOPs saved": saving_cell(method, "total_flops"),
         "Time saved": saving_cell(method, "seconds"),
         "Verdict": Cell(
-            text=method.outcome.verdict if compared else units.MISSING,
+            text=verdict_text(method.outcome) if compared else units.MISSING,
             note=f"n = {method.outcome.pairs}" if method.outcome.pairs else "",
-            kind=verdict_kind(method) if compared else "",
+            kind=method.outcome.decision.value if compared else "",
         ),
     }
 

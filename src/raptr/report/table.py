@@ -9,11 +9,10 @@ from raptr.report.figures.speed import speeds_of
 from raptr.results.boundaries import Boundary
 from raptr.results.equal_loss import Measure
 from raptr.results.folder import Comparison, Method
-from raptr.results.outcome import UNFINISHED, Losses
+from raptr.results.outcome import Losses, verdict_text
 from raptr.results.run import SMALLER
+from raptr.results.statistics import DECIDED
 from raptr.results.sweep import Sweep, Values
-
-KINDS = ("better", "worse", "too short", "one seed", "baseline", UNFINISHED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +45,6 @@ class Table:
     first: str = "Method"
 
 
-def verdict_kind(method: Method) -> str:
-    """Returns which of ``KINDS`` the method's verdict is, "other" if none."""
-    verdict = method.outcome.verdict.lower()
-    return next((kind for kind in KINDS if verdict.startswith(kind)), "other")
-
-
 RESULT = (
     "Validation loss",
     "Difference",
@@ -73,9 +66,9 @@ def cells(method: Method) -> dict[str, Cell]:
         "Validation loss": loss_cell(outcome.loss),
         "Difference": difference_cell(outcome.loss),
         "Verdict": Cell(
-            text=outcome.verdict,
+            text=verdict_text(outcome),
             note=f"{finished} of {expected} runs finished" if method.unfinished else "",
-            kind=verdict_kind(method),
+            kind=outcome.decision.value,
         ),
         "Steps": Cell(text=units.count(costs["steps"]), value=costs["steps"]),
         "Layer FLOPs": Cell(text=units.quantity(costs["layer_flops"], "FLOP"), value=costs["layer_flops"]),
@@ -117,7 +110,7 @@ def difference_cell(losses: Losses) -> Cell:
 def saving_cell(method: Method, measure: Measure) -> Cell:
     """Returns the share saved at equal loss with its interval; it says so where the losses themselves are undecided."""
     saving = method.outcome.savings.get(measure)
-    decided = verdict_kind(method) in ("better", "worse")
+    decided = method.outcome.decision in DECIDED
     if saving is None or saving.saving is None:
         return Cell(text=units.MISSING)
     note = ""

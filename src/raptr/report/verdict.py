@@ -1,8 +1,9 @@
 """What came out, in one or two plain sentences."""
 
 from raptr import units
-from raptr.report.table import KINDS, verdict_kind
 from raptr.results.folder import Comparison, Method
+from raptr.results.outcome import verdict_text
+from raptr.results.statistics import DECIDED, Decision
 
 BUDGETS = {
     "flops": "equal total FLOPs",
@@ -50,20 +51,19 @@ def _at(budget: str) -> str:
 
 
 def _pair_sentence(method: Method, baseline: Method, budget: str) -> str:
-    outcome, kind = method.outcome, verdict_kind(method)
-    loss = outcome.loss
+    outcome, loss = method.outcome, method.outcome.loss
     if loss.difference is None:
-        return f"{method.name} against {baseline.name}{_at(budget)}: {outcome.verdict}."
+        return f"{method.name} against {baseline.name}{_at(budget)}: {verdict_text(outcome)}."
     direction = "lower" if loss.difference < 0 else "higher"
     size = units.decimal(abs(loss.difference))
     bounds = units.interval(loss.difference_interval, signed=True)
     seeds = f"{outcome.pairs} paired seeds"
-    if kind in ("better", "worse"):
+    if outcome.decision in DECIDED:
         return (
-            f"{method.name} ends {kind} than {baseline.name}{_at(budget)}: its validation loss is "
+            f"{method.name} ends {outcome.decision} than {baseline.name}{_at(budget)}: its validation loss is "
             f"{size} {direction} (95% interval of the difference {bounds}, {seeds})."
         )
-    if kind == "one seed":
+    if outcome.decision is Decision.ONE_SEED:
         return (
             f"One seed only: {method.name} ends {size} {direction} than {baseline.name}{_at(budget)}, "
             "and nothing says how much of that is chance."
@@ -77,7 +77,7 @@ def _pair_sentence(method: Method, baseline: Method, budget: str) -> str:
 def _saving_sentence(method: Method, baseline: Method) -> str:
     """At which cost the two reach the same loss; only where the difference itself was decided."""
     saving = method.outcome.savings.get("total_flops")
-    if saving is None or saving.saving is None or verdict_kind(method) not in ("better", "worse"):
+    if saving is None or saving.saving is None or method.outcome.decision not in DECIDED:
         return ""
     bounds = ""
     if saving.interval:
@@ -91,13 +91,12 @@ def _saving_sentence(method: Method, baseline: Method) -> str:
 
 
 def _many_sentence(others: list[Method], baseline: Method, budget: str) -> str:
-    groups = {kind: [one.name for one in others if verdict_kind(one) == kind] for kind in KINDS}
-    undecided = len(groups["too short"]) + len(groups["one seed"])
-    open_ = len(others) - undecided - len(groups["better"]) - len(groups["worse"])
+    undecided = sum(one.outcome.decision in (Decision.UNDECIDED, Decision.ONE_SEED) for one in others)
+    open_ = len(others) - undecided - sum(one.outcome.decision in DECIDED for one in others)
     parts = [
-        f"{len(names)} {'ends' if len(names) == 1 else 'end'} {kind} ({_names(names)})"
-        for kind in ("better", "worse")
-        if (names := groups[kind])
+        f"{len(names)} {'ends' if len(names) == 1 else 'end'} {decision} ({_names(names)})"
+        for decision in DECIDED
+        if (names := [one.name for one in others if one.outcome.decision is decision])
     ]
     if undecided:
         parts.append(f"{undecided} of {len(others)} cannot be told apart from it")

@@ -1,19 +1,15 @@
 """A method's numbers, and their paired differences from the baseline's."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raptr.results.equal_loss import Measure, Saving, curve_of, savings
 from raptr.results.run import Run
-from raptr.results.statistics import Interval, mean, t_interval, verdict
+from raptr.results.statistics import DECIDED, Decision, Interval, decide, mean, t_interval
 from raptr.rundir.metrics_lines import COUNTERS
 from raptr.units import usable
 
 COSTS = ("steps", "tokens", "epochs", "layer_flops", "total_flops", "seconds")
-
-BASELINE = "baseline"
-UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +38,7 @@ class Outcome:
         loss: of all validation sources together.
         sources: of each validation source, where there are several.
         pairs: the number of seeds that method and baseline have both finished.
-        verdict: what the difference allows to say.
+        decision: about the method, from the difference in ``loss`` and its interval; see `verdict_text`.
         savings: at equal loss; empty for the baseline, and where a run is missing or diverged.
     """
 
@@ -51,7 +47,7 @@ class Outcome:
     loss: Losses
     sources: Mapping[str, Losses]
     pairs: int
-    verdict: str
+    decision: Decision
     savings: Mapping[Measure, Saving]
 
 
@@ -68,16 +64,13 @@ def outcome_of(runs: Sequence[Run], baseline: Sequence[Run] | None, *, complete:
     paired = [run for run in done if run.seed in theirs]
     names = dict.fromkeys(name for run in done for name in run.evals.sources)
     loss = _losses(done, paired, theirs, None)
-    said = BASELINE
+    decision = Decision.BASELINE
     if not complete:
-        said = UNFINISHED
+        decision = Decision.UNFINISHED
     elif baseline is not None:
-        difference = math.nan if loss.difference is None else loss.difference
-        said = verdict(difference, loss.difference_interval)
-        if loss.mean is not None and loss.difference is None:
-            said = "the baseline diverged"
+        decision = decide(loss.difference, loss.difference_interval)
     elif loss.mean is None:
-        said = "diverged"
+        decision = Decision.DIVERGED
     ours, others = curve_of(paired), curve_of([theirs[run.seed] for run in paired])
     return Outcome(
         costs=_costs(runs, done),
@@ -85,9 +78,29 @@ def outcome_of(runs: Sequence[Run], baseline: Sequence[Run] | None, *, complete:
         loss=loss,
         sources={name: _losses(done, paired, theirs, name) for name in names},
         pairs=len(paired),
-        verdict=said,
+        decision=decision,
         savings=savings(ours, others) if ours is not None and others is not None else {},
     )
+
+
+_VERDICTS = {
+    Decision.UNDECIDED: "too short to decide",
+    Decision.ONE_SEED: "one seed: no interval",
+    Decision.DIVERGED: "diverged",
+    Decision.UNFINISHED: "unfinished",
+    Decision.BASELINE: "baseline",
+}
+
+
+def verdict_text(outcome: Outcome) -> str:
+    """Return the decision as text with its number, such as "better by 0.050"."""
+    decision, loss = outcome.decision, outcome.loss
+    if decision in DECIDED:
+        assert loss.difference is not None
+        return f"{decision} by {abs(loss.difference):.3f}"
+    if decision is Decision.DIVERGED and loss.mean is not None:  # the method itself has a loss
+        return "the baseline diverged"
+    return _VERDICTS[decision]
 
 
 def final_loss(run: Run, source: str | None = None) -> float | None:

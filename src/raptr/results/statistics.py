@@ -2,14 +2,27 @@
 
 import math
 from collections.abc import Sequence
+from enum import StrEnum
 
 from scipy import stats
 
 Interval = tuple[float, float]
 
-ONE_SEED = "one seed: no interval"
-UNDECIDED = "too short to decide"
-DIVERGED = "diverged"
+
+class Decision(StrEnum):
+    """Result of comparing a method with the baseline; the values are those of ``decision`` in ``summary.json``."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNDECIDED = "undecided"
+    ONE_SEED = "one_seed"
+    DIVERGED = "diverged"
+    UNFINISHED = "unfinished"
+    BASELINE = "baseline"
+
+
+DECIDED = (Decision.BETTER, Decision.WORSE)
+"""Decisions that a difference from zero supports."""
 
 
 def mean(values: Sequence[float]) -> float:
@@ -41,16 +54,24 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | 
     return centre - half, centre + half
 
 
-def verdict(difference: float, interval: Interval | None) -> str:
-    """What a paired difference in loss allows to say.
+def decide(difference: float | None, interval: Interval | None) -> Decision:
+    """Return the decision that a paired difference in loss supports.
 
-    Nothing is called better or worse while its interval includes 0 (or is not known).
+    Nothing is better or worse while the interval includes 0, or without an interval.
+
+    Args:
+        difference: method minus baseline; None if one of them has no finite loss.
+        interval: of the difference; None for one seed.
+
+    Example:
+        >>> decide(-0.05, (-0.07, -0.03)).value, decide(-0.05, (-0.11, 0.01)).value
+        ('better', 'undecided')
     """
-    if not math.isfinite(difference):
-        return DIVERGED
+    if difference is None or not math.isfinite(difference):
+        return Decision.DIVERGED
     if interval is None:
-        return ONE_SEED
+        return Decision.ONE_SEED
     low, high = interval
     if low <= 0 <= high:
-        return UNDECIDED
-    return f"{'better' if difference < 0 else 'worse'} by {abs(difference):.3f}"
+        return Decision.UNDECIDED
+    return Decision.BETTER if difference < 0 else Decision.WORSE

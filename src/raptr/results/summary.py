@@ -8,7 +8,7 @@ from typing import Any
 from raptr.errors import RaptrError
 from raptr.results.equal_loss import Saving
 from raptr.results.folder import Comparison, Method, read_folder
-from raptr.results.outcome import COSTS, Losses
+from raptr.results.outcome import COSTS, Losses, verdict_text
 
 _WHOLE = ("steps", "tokens")
 
@@ -61,7 +61,8 @@ def _method(method: Method) -> dict[str, Any]:
         "control": method.control or None,
         **costs,
         **_losses(outcome.loss),
-        "verdict": outcome.verdict,
+        "verdict": verdict_text(outcome),
+        "decision": outcome.decision.value,
         "savings": {measure: _saving(saving) for measure, saving in outcome.savings.items()},
         "sources": {name: _losses(losses) for name, losses in outcome.sources.items()},
     }

@@ -12,6 +12,7 @@ from torch import nn
 
 import raptr
 from raptr import RaptrError
+from raptr.model.discovery.verify import Needed
 from reference import batches
 from reference.families import ALL, GROUPED, SIZES, Family, every_family, family
 from reference.handwritten import Net, loss_of, some_tokens
@@ -32,6 +33,15 @@ def test_the_required_layers_are_known_with_a_reason(family: Family, attached: t
         for _, reason in stack.required:
             assert len(reason.split()) > 3
             assert reason in str(net)
+
+
+def test_values_read_otherwise_than_as_an_argument_are_told_apart_by_a_value() -> None:
+    passed, read, unknown = Needed(("position_bias", "mask")), Needed((), "its k_proj, v_proj"), Needed(())
+    assert [needed.aside for needed in (passed, read, unknown)] == [False, True, True]
+    assert passed.reason == "it makes position_bias and mask, which later layers receive"
+    assert read.reason == "later layers also read what its k_proj, v_proj computes besides the hidden states"
+    assert unknown.reason == "later layers also read what it computes besides the hidden states"
+    assert Needed(("later layers also read",)).aside is False, "negative control: words decide nothing"
 
 
 @needy

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 import raptr
 from raptr import RaptrError
+from raptr.model.discovery.layers import find_layers
+from raptr.model.stacks import Stack
+from raptr.model.width.locate import Unsupported, find_width
 from reference.batches import plain
 from reference.families import BART, HUGGING_FACE, LLAMA, MLP, SIZES, Family
 from reference.handwritten import UNUSUAL, MLPBlock, Net, TwoStacks, Unusual, loss_of, some_tokens
@@ -240,3 +243,12 @@ def test_asking_in_the_configuration_is_refused_too(asked: str) -> None:
     net.activate(on((0, 2)), 0)
     with pytest.raises(RaptrError, match=asked):
         LLAMA.run(model)
+
+
+def test_a_width_that_cannot_be_chosen_is_a_value_with_its_reason() -> None:
+    model = Net(2, "mlp")
+    found = find_width(Stack("layers", tuple(model.layers)))
+    assert isinstance(found, Unsupported)
+    assert found.reason.startswith("layer 0: MLPBlock is not a kind of layer whose heads and neurons are known;")
+    (stack,) = find_layers(model, blocks=model.layers).shape.stacks
+    assert stack.narrow == found.reason, "the text that messages show"

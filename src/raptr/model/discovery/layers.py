@@ -13,7 +13,7 @@ from raptr.model.discovery.verify import Verified, verify
 from raptr.model.gate.batch_subset import other_order
 from raptr.model.gate.outputs import Returns, Signature
 from raptr.model.stacks import Blocks, Stack, find_stacks, is_hugging_face, shape_of
-from raptr.model.width.locate import LayerWidth, find_width
+from raptr.model.width.locate import LayerWidth, Unsupported, find_width
 from raptr.plan import ModelShape, StackShape
 
 
@@ -29,7 +29,7 @@ class Layers:
 
     stacks: tuple[Stack, ...]
     verified: tuple[Verified, ...] | None
-    widths: tuple[tuple[LayerWidth, ...] | str, ...]
+    widths: tuple[tuple[LayerWidth, ...] | Unsupported, ...]
 
     @cached_property
     def shape(self) -> ModelShape:
@@ -89,10 +89,10 @@ def find_layers(model: nn.Module, blocks: Blocks | None = None, inputs: Inputs |
     return Layers(stacks, None if trusted else verify(model, stacks, inputs), tuple(map(find_width, stacks)))
 
 
-def _with_width(shape: StackShape, found: tuple[LayerWidth, ...] | str) -> StackShape:
+def _with_width(shape: StackShape, found: tuple[LayerWidth, ...] | Unsupported) -> StackShape:
     """With the heads and neurons that can be chosen, or why none can."""
-    if isinstance(found, str):
-        return replace(shape, narrow=found)
+    if isinstance(found, Unsupported):
+        return replace(shape, narrow=found.reason)
     return replace(shape, heads=found[0].heads, neurons=found[0].neurons)
 
 

@@ -26,7 +26,30 @@ from raptr.model.gate.gate import put_gates
 from raptr.model.gate.outputs import Pattern, Returns
 from raptr.model.stacks import Required, Stack, path_of
 
-_READ = "later layers also read"
+
+@dataclass(frozen=True)
+class Needed:
+    """Values, besides hidden states, that later layers need of a layer.
+
+    Attributes:
+        arguments: names by which later layers receive the values; empty if they read them in another way.
+        modules: the modules that computed the values, as text; empty if unknown.
+    """
+
+    arguments: tuple[str, ...]
+    modules: str = ""
+
+    @property
+    def aside(self) -> bool:
+        """Whether later layers read the values in another way than as an argument."""
+        return not self.arguments
+
+    @property
+    def reason(self) -> str:
+        """The reason for keeping the layer, for messages."""
+        if self.arguments:
+            return f"it makes {' and '.join(self.arguments)}, which later layers receive"
+        return f"later layers also read what {self.modules or 'it'} computes besides the hidden states"
 
 
 @dataclass(frozen=True)
@@ -113,8 +136,8 @@ def check_links(stacks: Sequence[Stack], calls: Sequence[Call]) -> None:
 
 def required_layers(
     stacks: Sequence[Stack], blocks: Sequence[Sequence[nn.Module]], calls: Sequence[Call], output: Any
-) -> list[dict[int, str]]:
-    """The layers of each stack that later ones cannot do without, with the reason.
+) -> list[dict[int, Needed]]:
+    """The layers of each stack that later ones cannot do without, with what is needed of them.
 
     Raises:
         RaptrError: a layer, or the model's output, reads hidden states of another layer than the one before
@@ -145,14 +168,11 @@ def required_layers(
                 f"the model's output also holds what layer {layer} of {stacks[i].name!r} made besides its hidden "
                 "states, which a skipped layer could not; such a model cannot be trained by parts."
             )
-    required: list[dict[int, str]] = [{} for _ in stacks]
+    required: list[dict[int, Needed]] = [{} for _ in stacks]
     for (i, layer), places in sorted(readers.items()):
         names = _names([call for call in calls if call.place in places], (i, layer), calls)
-        if names:
-            required[i][layer] = f"it makes {' and '.join(names)}, which later layers receive"
-        else:
-            modules = _modules(blocks[i][layer], used.get((i, layer), set()))
-            required[i][layer] = f"{_READ} what {modules or 'it'} computes besides the hidden states"
+        modules = "" if names else _modules(blocks[i][layer], used.get((i, layer), set()))
+        required[i][layer] = Needed(tuple(names), modules)
     return required
 
 
@@ -180,15 +200,15 @@ def _modules(block: nn.Module, parameters: Collection[int]) -> str:
 
 
 def _verified(
-    stack: Stack, i: int, calls: Sequence[Call], required: dict[int, str], blocks: Sequence[nn.Module]
+    stack: Stack, i: int, calls: Sequence[Call], required: dict[int, Needed], blocks: Sequence[nn.Module]
 ) -> Verified:
     """What is known of a stack; refused if (nearly) no layer can be left out."""
     count = len(stack.blocks)
     if count > 1 and len(required) >= max(2, count - 1):
-        layer, reason = next(iter(sorted(required.items())))
+        layer, needed = min(required.items(), key=lambda pair: pair[0])
         raise RaptrError(
             f"{len(required)} of the {count} layers of {stack.name!r} hand on more than hidden states (layer {layer}: "
-            f"{reason}), which a skipped layer could not; such a model cannot be trained by parts."
+            f"{needed.reason}), which a skipped layer could not; such a model cannot be trained by parts."
         )
     # What a layer makes and nobody reads (Bloom's attention weights) need not be supplied.
     free = [call.pattern.unread() for call in calls if call.place[0] == i and call.place[1] not in required]
@@ -198,9 +218,9 @@ def _verified(
             f"the layers of {stack.name!r} do not all return the same kind of value ({'; '.join(map(str, patterns))}), "
             "so what a skipped one is to return cannot be told; such a model cannot be trained by parts."
         )
-    aside = any(reason.startswith(_READ) for reason in required.values())
+    reasons = tuple((layer, needed.reason) for layer, needed in sorted(required.items(), key=lambda pair: pair[0]))
     added = tuple(_branches(call, blocks[call.place[1]]) for call in calls if call.place[0] == i)
-    return Verified(next(iter(patterns), None), tuple(sorted(required.items())), added, aside)
+    return Verified(next(iter(patterns), None), reasons, added, any(needed.aside for needed in required.values()))
 
 
 def _branches(call: Call, block: nn.Module) -> Branches:

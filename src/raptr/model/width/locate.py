@@ -22,6 +22,13 @@ What = Literal["heads", "neurons"]
 
 
 @dataclass(frozen=True)
+class Unsupported:
+    """Result of a search that found nothing, with the reason as text for messages."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Units:
     """Where the units that are chosen (heads, neurons) lie along one dimension of a tensor.
 
@@ -120,45 +127,46 @@ class LayerWidth:
         return (*(one.module for one in self.projections), *(one.module for one in self.followers))
 
 
-def find_width(stack: Stack) -> tuple[LayerWidth, ...] | str:
+def find_width(stack: Stack) -> tuple[LayerWidth, ...] | Unsupported:
     """What can be chosen in each layer of a stack, or the reason why nothing can."""
     found = []
     for layer, block in enumerate(stack.blocks):
         width = _of_layer(block)
-        if isinstance(width, str):
-            return f"layer {layer}: {width}; supported are the layers of transformers {SUPPORTED}"
+        if isinstance(width, Unsupported):
+            return Unsupported(f"layer {layer}: {width.reason}; supported are the layers of transformers {SUPPORTED}")
         found.append(width)
     counts = sorted({(width.heads, width.neurons) for width in found})
     if len(counts) > 1:
-        return f"its layers differ in their (heads, neurons): {', '.join(map(str, counts))}"
+        return Unsupported(f"its layers differ in their (heads, neurons): {', '.join(map(str, counts))}")
     return tuple(found)
 
 
-def _of_layer(block: nn.Module) -> LayerWidth | str:
+def _of_layer(block: nn.Module) -> LayerWidth | Unsupported:
     name = type(block).__name__
     kind = next((kind for kind in KINDS if name in kind.layers), None)
     if kind is None or not _is_transformers(block):
-        return f"{name} is not a kind of layer whose heads and neurons are known"
+        return Unsupported(f"{name} is not a kind of layer whose heads and neurons are known")
     projections, followers, attentions = list[Projection](), list[Follower](), list[nn.Module]()
     heads, table = None, None
     for rule in kind.attentions:
         attention = _at(block, rule.path)
         if attention is None and rule.optional:
             continue
-        made = _of_attention(attention, rule) if attention is not None else f"it has no {rule.path}"
-        if isinstance(made, str):
+        if attention is None:
+            return Unsupported(f"it has no {rule.path}")
+        made = _of_attention(attention, rule)
+        if isinstance(made, Unsupported):
             return made
         if heads is not None and made[0].count != heads:
-            return f"its attentions have {heads} and {made[0].count} heads"
+            return Unsupported(f"its attentions have {heads} and {made[0].count} heads")
         heads = made[0].count
         projections += made
-        assert attention is not None
         attentions.append(attention)
         if rule.how:
             followers.append(Follower(attention, rule.how))
         table = table or (_at(attention, rule.table) if rule.table else None)
     neurons = _of_mlp(block, kind)
-    if isinstance(neurons, str):
+    if isinstance(neurons, Unsupported):
         return neurons
     assert heads is not None
     return LayerWidth(
@@ -166,47 +174,51 @@ def _of_layer(block: nn.Module) -> LayerWidth | str:
     )
 
 
-def _of_attention(attention: nn.Module, rule: Attention) -> list[Projection] | str:
+def _of_attention(attention: nn.Module, rule: Attention) -> list[Projection] | Unsupported:
     kind = type(attention).__name__
     size = _attribute(attention, rule.size)
     maps = {path: _at(attention, path) for path, _ in rule.inward} | {rule.outward: _at(attention, rule.outward)}
     wrong = _wrong_maps(kind, maps)
     if wrong or not _is_transformers(attention) or not isinstance(size, int):
-        return wrong or f"{kind} is not transformers' own attention"
+        return wrong or Unsupported(f"{kind} is not transformers' own attention")
     count, rest = divmod(_sizes(maps[rule.keys])[1], size * dict(rule.inward)[rule.keys])
     found = []
     for path, times in (*rule.inward, (rule.outward, 1)):
         inputs = path == rule.outward
         features = _sizes(maps[path])[0 if inputs else 1]
         if rest or not count or features % (times * count):
-            return f"{path} of {kind} has {features} {'in' if inputs else 'out'}puts, which {count} heads do not divide"
+            puts = f"{features} {'in' if inputs else 'out'}puts"
+            return Unsupported(f"{path} of {kind} has {puts}, which {count} heads do not divide")
         found.append(_projection(maps[path], "heads", inputs, times, count, features // (times * count)))
     known = {id(p) for module in maps.values() if module is not None for p in module.parameters()}
     known |= {id(p) for path in (*rule.further, rule.table) for p in _parameters(_at(attention, path))}
     further = [name for name, p in attention.named_parameters() if id(p) not in known]
     if further:
-        return f"{kind} also has {', '.join(further)}, of which it is not known how it depends on the heads"
+        return Unsupported(
+            f"{kind} also has {', '.join(further)}, of which it is not known how it depends on the heads"
+        )
     table = _at(attention, rule.table) if rule.table else None
     norms = [path for path in rule.further if path in ("q_norm", "k_norm")]
     if any(p.numel() != size for path in norms for p in _parameters(_at(attention, path))):
-        return f"{kind} has norms over more than one head"
+        return Unsupported(f"{kind} has norms over more than one head")
     if table is not None and [tuple(p.shape[1:]) for p in table.parameters()] != [(count,)]:
-        return f"{kind} has a {rule.table} without one entry for each of its {count} heads"
+        return Unsupported(f"{kind} has a {rule.table} without one entry for each of its {count} heads")
     return found
 
 
-def _of_mlp(block: nn.Module, kind: Kind) -> list[Projection] | str:
+def _of_mlp(block: nn.Module, kind: Kind) -> list[Projection] | Unsupported:
     holder = _at(block, kind.neurons)
     inward = next((paths for paths in kind.inward if all(_at(block, path) for path in paths)), kind.inward[0])
     maps = {path: _at(block, path) for path in (*inward, kind.outward)}
     wrong = _wrong_maps(type(block).__name__, maps)
     if wrong or holder is None or not _is_transformers(holder):
-        return wrong or f"the MLP of {type(block).__name__} is not transformers' own"
+        return wrong or Unsupported(f"the MLP of {type(block).__name__} is not transformers' own")
     known = {id(p) for module in maps.values() for p in _parameters(module)}
     further = [name for name, p in holder.named_parameters() if id(p) not in known]
     sizes = {_sizes(maps[path])[0 if path == kind.outward else 1] for path in maps}
     if further or len(sizes) > 1:
-        return f"{type(holder).__name__} has {', '.join(further) or f'neurons of the numbers {sorted(sizes)}'}"
+        named = ", ".join(further) or f"neurons of the numbers {sorted(sizes)}"
+        return Unsupported(f"{type(holder).__name__} has {named}")
     (count,) = sizes
     return [_projection(module, "neurons", path == kind.outward, 1, count, 1) for path, module in maps.items()]
 
@@ -251,9 +263,9 @@ def _is_map(module: nn.Module | None) -> bool:
     return cls is nn.Linear or conv
 
 
-def _wrong_maps(kind: str, maps: dict[str, nn.Module | None]) -> str:
+def _wrong_maps(kind: str, maps: dict[str, nn.Module | None]) -> Unsupported | None:
     wrong = [f"{path} is {type(module).__name__}" for path, module in maps.items() if not _is_map(module)]
-    return f"in {kind}, {', '.join(wrong)}, where a plain linear map was expected" if wrong else ""
+    return Unsupported(f"in {kind}, {', '.join(wrong)}, where a plain linear map was expected") if wrong else None
 
 
 def _sizes(module: Any) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from raptr.errors import RaptrError
 from raptr.model.class_swap import is_restorable, restore_class, swap_class
 from raptr.model.gate.gate import Selection
 from raptr.model.stacks import Stack
-from raptr.model.width.locate import LayerWidth, What
+from raptr.model.width.locate import LayerWidth, Unsupported, What
 from raptr.plan import LayerPart, Subnetwork
 from raptr.plan.layer_part import WHOLE
 
@@ -72,7 +72,7 @@ class Widths:
         found: what can be chosen in the layers of each, or why nothing can.
     """
 
-    def __init__(self, stacks: Sequence[Stack], found: Sequence[tuple[LayerWidth, ...] | str]) -> None:
+    def __init__(self, stacks: Sequence[Stack], found: Sequence[tuple[LayerWidth, ...] | Unsupported]) -> None:
         self._stacks = stacks
         self._found = found
         self._chosen: list[list[Chosen]] = [[] for _ in stacks]
@@ -90,8 +90,10 @@ class Widths:
         if not subnetwork.narrow:
             return
         for stack, found, parts in zip(self._stacks, self._found, subnetwork.parts, strict=False):
-            if isinstance(found, str) and any(part.head_scale != 1 or part.neuron_scale != 1 for part in parts):
-                raise RaptrError(f"attention or MLP of {stack.name!r} were to be scaled, but cannot be: {found}.")
+            if isinstance(found, Unsupported) and any(part.head_scale != 1 or part.neuron_scale != 1 for part in parts):
+                raise RaptrError(
+                    f"attention or MLP of {stack.name!r} were to be scaled, but cannot be: {found.reason}."
+                )
 
     def choose(self, subnetwork: Subnetwork, selections: Sequence[Selection], *, forced: bool) -> None:
         """Set what each layer runs of itself from now on."""
@@ -159,7 +161,7 @@ class Widths:
     def layers(self) -> Iterator[tuple[int, int, LayerWidth]]:
         """(stack, layer, what can be chosen) of every layer of which something can."""
         for i, found in enumerate(self._found):
-            if not isinstance(found, str):
+            if not isinstance(found, Unsupported):
                 yield from ((i, layer, width) for layer, width in enumerate(found))
 
     @property
@@ -195,7 +197,7 @@ class Widths:
     def _set(self, stack: int, parts: list[LayerPart | None], forced: bool) -> None:
         self._parts[stack] = parts
         found, parts_now = self._found[stack], [part or WHOLE for part in parts]
-        if isinstance(found, str) or not (self._chosen[stack] or any(map(_narrows, parts_now))):
+        if isinstance(found, Unsupported) or not (self._chosen[stack] or any(map(_narrows, parts_now))):
             return
         if not self._chosen[stack]:
             self._chosen[stack] = [_swap(width) for width in found]
