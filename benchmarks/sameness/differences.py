@@ -1,0 +1,224 @@
+"""Compare what two checkouts wrote: run folders, token stores and summaries, field by field and bit by bit.
+
+A file is read as what it is (JSON, JSON lines, YAML as lines of text, safetensors, torch files; anything else as
+bytes) and compared value by value. Numbers must be equal to the last bit and of the same type. A folder must hold the
+same files.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+TIMES = ("seconds", "tokens_per_second", "mfu")
+"""Fields of metrics.jsonl that depend on the clock."""
+
+IGNORED: Mapping[str, tuple[str, ...]] = {
+    "metrics.jsonl": TIMES,
+    "result.json": ("seconds",),
+    "trainer_state.json": ("log_history.*.seconds", "log_history.*_runtime", "log_history.*_per_second"),
+    "raptr.json": (
+        "metrics.progress.seconds",
+        "metrics.bytes",  # the length of metrics.jsonl, whose times have more digits or fewer
+        "files.trainer_state.json.*",  # size and hash of a file that holds times
+        "blake2b",  # of all this
+    ),
+}
+"""Fields that depend on the clock, by the name of the file, as patterns."""
+
+DRAWN = ("report.html", "figures/*")
+"""Files that only have to be there: they show the clock, and are made of the files that are compared."""
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+MISSING = _Missing()
+"""Stands for a value that only the other side has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A value that differs.
+
+    Attributes:
+        place: file, line and field, such as "metrics.jsonl line 3: loss".
+        base: the value in BASE; `MISSING` if there is none.
+        new: the value in the current checkout.
+    """
+
+    place: str
+    base: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.place}: {_short(self.base)} -> {_short(self.new)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A difference that is wanted.
+
+    Attributes:
+        case: name of the case, as a pattern.
+        place: place of the difference, as a pattern.
+        reason: why it is right.
+    """
+
+    case: str
+    place: str
+    reason: str
+
+    def covers(self, case: str, difference: Difference) -> bool:
+        """Return whether this is the difference."""
+        return fnmatchcase(case, self.case) and fnmatchcase(difference.place, self.place)
+
+
+ALLOWED = (
+    Known(
+        case="summaries",
+        place="*.json: methods.*.decision",
+        reason="the verdict as an enum, beside its text",
+    ),
+)
+"""Keys that the current checkout may add; a changed value of such a key is a difference."""
+
+EXPECTED: tuple[Known, ...] = ()
+"""Faults of BASE that were mended on purpose."""
+
+
+def sort_out(
+    case: str,
+    differences: Iterable[Difference],
+    allowed: Iterable[Known] = ALLOWED,
+    expected: Iterable[Known] = EXPECTED,
+) -> tuple[list[Difference], dict[Known, int]]:
+    """Separate the differences of a case into unwanted and known ones.
+
+    Returns:
+        The unwanted differences, and how many there are of each known one.
+    """
+    unwanted: list[Difference] = []
+    found: dict[Known, int] = {}
+    for difference in differences:
+        tables = [*expected, *(allowed if difference.base is MISSING else ())]
+        known = next((entry for entry in tables if entry.covers(case, difference)), None)
+        if known is None:
+            unwanted.append(difference)
+        else:
+            found[known] = found.get(known, 0) + 1
+    return unwanted, found
+
+
+def compare_folders(base: Path, new: Path) -> Iterator[Difference]:
+    """Yield the differences between two folders."""
+    files = [{path.relative_to(folder).as_posix() for path in _files(folder)} for folder in (base, new)]
+    for name in sorted(files[0] | files[1]):
+        present = [name in there for there in files]
+        if not all(present):
+            yield Difference(place=name, base=_presence(present[0]), new=_presence(present[1]))
+        elif not any(fnmatchcase(name, pattern) for pattern in DRAWN):
+            yield from compare_files(base / name, new / name, name)
+
+
+def compare_files(base: Path, new: Path, name: str) -> Iterator[Difference]:
+    """Yield the differences between two files.
+
+    Args:
+        base: the file of BASE.
+        new: the file of the current checkout.
+        name: the name to report.
+    """
+    contents = read(base), read(new)
+    ignored = IGNORED.get(base.name, ())
+    if not all(isinstance(content, Lines) for content in contents):
+        yield from compare_values(*contents, f"{name}: ", ignored=ignored)
+        return
+    for number, pair in enumerate(zip_longest(*contents, fillvalue=MISSING), start=1):
+        yield from compare_values(*pair, f"{name} line {number}: ", ignored=ignored)
+
+
+class Lines(list[Any]):
+    """The lines of a file."""
+
+
+def read(path: Path) -> Any:
+    """Read a file as what its name says."""
+    match path.suffix:
+        case ".json":
+            return json.loads(path.read_text(encoding="utf-8"))
+        case ".jsonl":
+            return Lines(map(json.loads, path.read_text(encoding="utf-8").splitlines()))
+        case ".yaml":
+            return Lines(path.read_text(encoding="utf-8").splitlines())
+        case ".safetensors":
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return {"metadata": file.metadata(), "tensors": tensors}
+        case ".pt" | ".pth":
+            return torch.load(path, map_location="cpu", weights_only=False)  # written by this very script's runs
+        case _:
+            return path.read_bytes()
+
+
+def compare_values(base: Any, new: Any, start: str, path: str = "", *, ignored: Iterable[str] = ()) -> Iterator[Any]:
+    """Yield the differences between two values.
+
+    Args:
+        base: the value of BASE.
+        new: the value of the current checkout.
+        start: what comes before the path in a difference's place.
+        path: keys and indices that lead to the values, joined by dots.
+        ignored: patterns of paths that are not compared.
+    """
+    if path and any(fnmatchcase(path, pattern) for pattern in ignored):
+        return
+    if isinstance(base, Mapping) and isinstance(new, Mapping):
+        for key in {**base, **new}:
+            inner = f"{path}.{key}" if path else str(key)
+            yield from compare_values(base.get(key, MISSING), new.get(key, MISSING), start, inner, ignored=ignored)
+    elif isinstance(base, list | tuple) and type(base) is type(new):
+        for index, pair in enumerate(zip_longest(base, new, fillvalue=MISSING)):
+            yield from compare_values(*pair, start, f"{path}.{index}" if path else str(index), ignored=ignored)
+    elif type(base) is not type(new):
+        yield Difference(place=start + path, base=base, new=new)
+    elif isinstance(base, torch.Tensor | np.ndarray):
+        yield from _compare_arrays(base, new, start + path)
+    elif base is not new and repr(base) != repr(new):  # NaN equals itself, and 0.0 is not -0.0
+        yield Difference(place=start + path, base=base, new=new)
+
+
+def _compare_arrays(base: Any, new: Any, place: str) -> Iterator[Difference]:
+    kinds = [f"{array.dtype} {tuple(array.shape)}" for array in (base, new)]
+    if kinds[0] != kinds[1]:
+        yield Difference(place=place, base=kinds[0], new=kinds[1])
+        return
+    first, second = (torch.as_tensor(array).detach().contiguous().flatten() for array in (base, new))
+    size = first.element_size()
+    wrong = (first.view(torch.uint8).view(-1, size) != second.view(torch.uint8).view(-1, size)).any(dim=1)
+    if wrong.any():
+        at = int(wrong.nonzero()[0])
+        where = f"{place}[{at}], {int(wrong.sum())} of {len(first)} values"
+        yield Difference(place=where, base=first[at].item(), new=second[at].item())
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def _presence(present: bool) -> Any:
+    return "a file" if present else MISSING
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
