@@ -11,8 +11,9 @@ the CPU, with one thread and fixed seeds. Both use the dependencies of the Pytho
 
 Compared are all files that a command leaves: each field of each line of metrics.jsonl except the clock's, weights and
 optimizer state bit by bit, config.yaml, run.json, result.json without times, and what else is in a run folder; token
-stores with their content hash; and summary.json of every stored comparison. `sameness/differences.py` lists what is
-ignored, which new keys are allowed, and which faults were mended on purpose, each with its reason.
+stores with their content hash; summary.json of every stored comparison, and some of their reports.
+`sameness/differences.py` lists what is ignored, which new keys are allowed, and which faults were mended on purpose,
+each with its reason.
 
 Exit code 0 if all cases are identical, 1 if any differs or fails, 2 if a command line is wrong.
 """

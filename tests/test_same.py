@@ -214,6 +214,21 @@ def test_an_expected_difference_is_named_and_only_this_one() -> None:
     assert sort_out("smaller", found, expected=[mended]) == (found, {})
 
 
+def test_reports_of_stored_runs_are_compared(tmp_path: Path) -> None:
+    page = '<p>one</p>\n<script type="application/json" id="figures">{"final": {"data": [1, %s]}}</script>\n<p>%s</p>'
+    for name, content in (("base", (2, "two")), ("same", (2, "two")), ("new", (3, "three"))):
+        (tmp_path / name / "tuned").mkdir(parents=True)
+        (tmp_path / name / "tuned" / "report.html").write_text(page % content)
+    assert places((tmp_path / "base", tmp_path / "same")) == []
+    start = "tuned/report.html: "
+    assert places((tmp_path / "base", tmp_path / "new")) == [f"{start}figures.final.data.1", f"{start}lines.2"]
+
+
+def test_long_texts_are_shown_where_they_differ() -> None:
+    found = Difference(place="page", base="x" * 500 + "old", new="x" * 500 + "new")
+    assert str(found) == f"page: '...{'x' * 20}old' -> '...{'x' * 20}new'"
+
+
 def test_a_case_says_what_differs(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     case = Case(name="one", about="", run=lambda base, new: pair)
     nothing: Any = None
@@ -241,13 +256,15 @@ def test_the_cases_are_those_of_the_proof() -> None:
     assert len(set(names)) == len(names)
     grid = {f"{m}-{o}" for m in ("raptr", "gradual_stacking", "pld") for o in ("causal", "masked", "denoising")}
     tokens = {f"tokens-{kind}" for kind in ("txt", "jsonl.zst", "parquet", "arrow")}
-    assert {*names} == {*grid, *tokens, "summaries", "width", "smaller", "killed", "handed-over", "ddp"}
+    others = {"summaries", "reports", "width", "smaller", "killed", "handed-over", "compare", "ddp"}
+    assert {*names} == grid | tokens | others
 
 
 @pytest.mark.parametrize("method", ["raptr", "gradual_stacking", "pld", "width_raptr", "smaller"])
 def test_configurations_are_valid_and_keep_the_optimizer(method: str) -> None:
     config = parse(config_of("one", method, "denoising"), "one")
     assert config.method == method
+    assert str(config.build_method())
     assert config.checkpoints.keep_last
 
 

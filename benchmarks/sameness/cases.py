@@ -14,6 +14,9 @@ from sameness.checkout import Checkout
 
 STORED = Path(__file__).parents[1] / "evidence" / "stored"
 
+REPORTS = (("widths",), ("tuned",), ("64_at_2_lower",), ("tuned", "post_norm"))
+"""Stored comparisons whose reports are drawn: of widths, with a sweep, with runs missing, of several comparisons."""
+
 STEPS = 24
 HALF = STEPS // 2
 
@@ -65,9 +68,15 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 """A model and its text by objective."""
 
+PRE_NORM = {
+    "architecture": "modernbert",
+    "config": SIZES | {"max_position_embeddings": 32, "attention_dropout": 0.1, "mlp_dropout": 0.1},
+}
+"""The masked model of PLD, which scales updates: only those of pre-norm layers can be scaled."""
+
 METHODS: dict[str, dict[str, Any]] = {
     "raptr": {"schedule": "2-3-4", "lengths": "proportional", "warmup": 2, "redraw": "micro_step"},
-    "gradual_stacking": {"schedule": "2-3-4", "transition_lr": {"rewarm": 2, "scale": 0.5}},
+    "gradual_stacking": {"schedule": "2-3-4", "transition_lr": {"rewarm": 2}},
     "pld": {"gamma": 0.1},
     "width_raptr": {"schedule": "50%-75%-100%"},
     "smaller": {},
@@ -100,7 +109,7 @@ class Case:
 
 def config_of(name: str, method: str, objective: str, **training: Any) -> dict[str, Any]:
     """Return the configuration of a run."""
-    model = MODELS[objective]
+    model = MODELS[objective] | ({"model": PRE_NORM} if (method, objective) == ("pld", "masked") else {})
     entries = {label: METHODS[label] for label in ({"raptr"} if method == "smaller" else set()) | {method}}
     data = {key: value for key, value in {**RUN["data"], **model.get("data", {})}.items() if value is not None}
     config = {**copy.deepcopy(RUN), **model, "data": data, "name": name, "method": method, "methods": entries}
@@ -183,9 +192,33 @@ def _summaries(name: str) -> Case:
     return Case(name=name, about=about, run=lambda *pair: side_by_side(task, *pair))
 
 
+def _reports(name: str) -> Case:
+    def task(checkout: Checkout) -> Path:
+        for names in REPORTS:
+            folders = [str(STORED / one) for one in names]
+            checkout.raptr(name, "report", *folders, "--output", f"{name}/{'+'.join(names)}")
+        return checkout.work / name
+
+    about = "reports of stored comparisons, with the data of their figures"
+    return Case(name=name, about=about, run=lambda *pair: side_by_side(task, *pair))
+
+
+def _compare(name: str) -> Case:
+    config = config_of(name, "raptr", "causal", max_steps=HALF) | {"checkpoints": {"every": 1.0}}
+
+    def task(checkout: Checkout) -> Path:
+        (checkout.work / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        options = ["--methods", "full,raptr,smaller", "--seeds", "2", "--sweep", "training.learning_rate=1e-2,3e-3"]
+        checkout.raptr(name, "compare", f"{name}.yaml", *options, "--output", f"runs/{name}", "--cache", "../cache")
+        return checkout.work / "runs" / name
+
+    about = "a comparison of full training, RaPTr and the smaller control, with a sweep"
+    return Case(name=name, about=about, run=lambda *pair: side_by_side(task, *pair))
+
+
 def cases() -> list[Case]:
     """Return all cases."""
-    found = [_summaries("summaries"), *map(_tokens, SOURCES)]
+    found = [_summaries("summaries"), _reports("reports"), *map(_tokens, SOURCES)]
     for method in ("raptr", "gradual_stacking", "pld"):
         for objective in MODELS:
             name = f"{method}-{objective}"
@@ -205,5 +238,6 @@ def cases() -> list[Case]:
         _run("smaller", "the smaller dense control", config_of("smaller", "smaller", "causal")),
         _killed("killed", killed),
         _handed_over("handed-over", handed),
+        _compare("compare"),
         _run("ddp", "RaPTr in two processes", config_of("ddp", "raptr", "causal"), train_on_ranks),
     ]

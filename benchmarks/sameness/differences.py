@@ -1,11 +1,12 @@
 """Compare what two checkouts wrote: run folders, token stores and summaries, field by field and bit by bit.
 
-A file is read as what it is (JSON, JSON lines, YAML as lines of text, safetensors, torch files; anything else as
-bytes) and compared value by value. Numbers must be equal to the last bit and of the same type. A folder must hold the
-same files.
+A file is read as what it is (JSON, JSON lines, lines of YAML, figures and lines of a report, safetensors, torch files,
+or else bytes) and compared value by value. Numbers must be equal to the last bit and of the same type. A
+folder must hold the same files.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,6 +24,7 @@ TIMES = ("seconds", "tokens_per_second", "mfu")
 IGNORED: Mapping[str, tuple[str, ...]] = {
     "metrics.jsonl": TIMES,
     "result.json": ("seconds",),
+    "summary.json": ("methods.*.seconds", "methods.*.savings.seconds.*"),  # of runs that were just made
     "trainer_state.json": ("log_history.*.seconds", "log_history.*_runtime", "log_history.*_per_second"),
     "raptr.json": (
         "metrics.progress.seconds",
@@ -34,7 +36,10 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
 """Fields that depend on the clock, by the name of the file, as patterns."""
 
 DRAWN = ("report.html", "figures/*")
-"""Files that only have to be there: they show the clock, and are made of the files that are compared."""
+"""Files of a run or comparison that only have to be there: they show the clock. Reports of stored runs are compared."""
+
+FIGURES = re.compile(r'(<script type="application/json" id="figures">)(.*?)(</script>)', re.DOTALL)
+"""The data of a report's figures."""
 
 
 class _Missing:
@@ -61,7 +66,16 @@ class Difference:
     new: Any
 
     def __str__(self) -> str:
-        return f"{self.place}: {_short(self.base)} -> {_short(self.new)}"
+        shown = [_short(value) for value in self._values()]
+        return f"{self.place}: {shown[0]} -> {shown[1]}"
+
+    def _values(self) -> tuple[Any, Any]:
+        """Return both values; long texts without what they begin with in common."""
+        if not (isinstance(self.base, str) and isinstance(self.new, str) and max(len(self.base), len(self.new)) > 80):
+            return self.base, self.new
+        same = next((at for at, (a, b) in enumerate(zip(self.base, self.new, strict=False)) if a != b), 0)
+        start = max(0, same - 20)
+        return tuple(("..." if start else "") + text[start:] for text in (self.base, self.new))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +97,11 @@ class Known:
         return fnmatchcase(case, self.case) and fnmatchcase(difference.place, self.place)
 
 
+DECISION = "the verdict as an enum, beside its text"
+
 ALLOWED = (
-    Known(
-        case="summaries",
-        place="*.json: methods.*.decision",
-        reason="the verdict as an enum, beside its text",
-    ),
+    Known(case="summaries", place="*.json: methods.*.decision", reason=DECISION),
+    Known(case="compare", place="summary.json: methods.*.decision", reason=DECISION),
 )
 """Keys that the current checkout may add; a changed value of such a key is a difference."""
 
@@ -160,6 +173,11 @@ def read(path: Path) -> Any:
             return Lines(map(json.loads, path.read_text(encoding="utf-8").splitlines()))
         case ".yaml":
             return Lines(path.read_text(encoding="utf-8").splitlines())
+        case ".html":
+            text = path.read_text(encoding="utf-8")
+            data = FIGURES.search(text)
+            figures = None if data is None else json.loads(data[2])
+            return {"figures": figures, "lines": FIGURES.sub(r"\1\3", text).splitlines()}
         case ".safetensors":
             with safe_open(path, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
