@@ -1,10 +1,11 @@
-"""The proof of a refactoring can fail: each kind of change in what a run leaves is reported, and the clock's is not."""
+"""Tests of benchmarks/same.py: each kind of change in what a run leaves is reported, and the clock's is not."""
 
 import json
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import same  # noqa: E402
 from sameness import checkout as checkouts  # noqa: E402
 from sameness import inside  # noqa: E402
-from sameness.cases import Case, cases, config_of  # noqa: E402
+from sameness.cases import Case, cases, config_of, resume  # noqa: E402
 from sameness.differences import MISSING, Difference, Known, compare_folders, compare_values, sort_out  # noqa: E402
 from sameness.sources import write_sources  # noqa: E402
 
@@ -240,6 +241,25 @@ def test_a_case_says_what_differs(pair: tuple[Path, Path], capsys: pytest.Captur
     shutil.rmtree(pair[0])
     shutil.rmtree(pair[1])
     assert not same.check(case, nothing, nothing), "folders without a file are not identical"
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_run_that_begins_from_scratch_was_not_resumed(tmp_path: Path, resumes: bool) -> None:
+    metrics = tmp_path / "runs" / "killed" / "metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text('{"step": 1, "seconds": 0.1}\n')
+
+    def raptr(*arguments: str) -> None:
+        first = metrics.read_text() if resumes else '{"step": 1, "seconds": 0.2}\n'
+        metrics.write_text(first + '{"step": 2, "seconds": 0.3}\n')
+
+    checkout: Any = SimpleNamespace(name="new", work=tmp_path, raptr=raptr)
+    config = config_of("killed", "raptr", "causal")
+    if resumes:
+        assert resume(checkout, config) == metrics.parent
+    else:
+        with pytest.raises(checkouts.Failed, match="new: the run began from scratch"):
+            resume(checkout, config)
 
 
 def test_a_command_that_fails_is_no_proof(capsys: pytest.CaptureFixture[str]) -> None:

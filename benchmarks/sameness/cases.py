@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from sameness.checkout import Checkout
+from sameness.checkout import Checkout, Failed
 
 STORED = Path(__file__).parents[1] / "evidence" / "stored"
 
@@ -140,6 +140,20 @@ def kill_half_way(checkout: Checkout, config: dict[str, Any]) -> Path:
     return train(checkout, config, kill_at=manifest)
 
 
+def resume(checkout: Checkout, config: dict[str, Any]) -> Path:
+    """Resume a run that was killed, and return its folder.
+
+    Raises:
+        Failed: it began from scratch, which ends in the same way and proves nothing; its clock shows it.
+    """
+    metrics = checkout.work / "runs" / config["name"] / "metrics.jsonl"
+    before = metrics.read_bytes().splitlines()[:HALF]
+    folder = train(checkout, config)
+    if metrics.read_bytes().splitlines()[: len(before)] != before:
+        raise Failed(f"{checkout.name}: the run began from scratch and was not resumed")
+    return folder
+
+
 def _train(checkout: Checkout, config: dict[str, Any], command: Callable[..., None], **options: Any) -> Path:
     name = config["name"]
     (checkout.work / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -154,7 +168,7 @@ def _run(name: str, about: str, config: dict[str, Any], task: Callable[..., Path
 def _killed(name: str, config: dict[str, Any]) -> Case:
     def task(checkout: Checkout) -> Path:
         kill_half_way(checkout, config)
-        return train(checkout, config)
+        return resume(checkout, config)
 
     return _run(name, "a run that is killed after its first checkpoint, and resumed", config, lambda one, _: task(one))
 
@@ -163,7 +177,7 @@ def _handed_over(name: str, config: dict[str, Any]) -> Case:
     def run(base: Checkout, new: Checkout) -> Pair:
         half = kill_half_way(base, config)
         shutil.copytree(half, new.work / half.relative_to(base.work))
-        return side_by_side(lambda one: train(one, config), base, new)
+        return side_by_side(lambda one: resume(one, config), base, new)
 
     return Case(name=name, about="a run that BASE began and was killed in, resumed by both", run=run)
 
