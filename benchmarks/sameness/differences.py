@@ -135,7 +135,7 @@ def sort_out(
 def compare_folders(base: Path, new: Path) -> Iterator[Difference]:
     """Yield the differences between two folders."""
     files = [{path.relative_to(folder).as_posix() for path in _files(folder)} for folder in (base, new)]
-    for name in sorted(files[0] | files[1]):
+    for name in sorted(files[0] | files[1], key=lambda name: (name.count("/"), name)):  # what is read first, first
         present = [name in there for there in files]
         if not all(present):
             yield Difference(place=name, base=_presence(present[0]), new=_presence(present[1]))
