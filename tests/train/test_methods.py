@@ -244,7 +244,8 @@ def test_every_micro_step_can_have_a_part_of_its_own(method: str, tmp_path: Path
         plan = task.plan(config.build_method())
         differ = [plan.subnetwork(step) != plan.subnetwork(step, micro=1) for step in range(STEPS)]
         assert any(differ) == (redraw == "micro_step")
-        spent = sum(layer_flops(plan, step, task.costs, 2, task.batch // 2) for step in range(STEPS))
+        parts = [[plan.subnetwork(step, micro) for micro in range(2)] for step in range(STEPS)]
+        spent = sum(layer_flops(drawn, plan.shape, task.costs, task.batch // 2) for drawn in parts)
         assert result["layer_flops"] == pytest.approx(spent)
         found[redraw] = result["eval_loss"]
     assert method != "raptr" or found["step"] != found["micro_step"]
@@ -256,8 +257,9 @@ def test_flops_of_a_step_are_the_mean_over_its_micro_steps(cache: Path) -> None:
     plan = task.plan(config.build_method())
     costs = LayerCosts.uniform(task.shape)
     by_hand = [sum(len(plan.subnetwork(5, micro).layers[0]) for micro in range(4)) / 4]
-    assert [layer_flops(plan, 5, costs, micro_steps=4)] == by_hand
-    assert layer_flops(plan, 5, costs) == len(plan.subnetwork(5).layers[0])
+    drawn = [plan.subnetwork(5, micro) for micro in range(4)]
+    assert [layer_flops(drawn, plan.shape, costs)] == by_hand
+    assert layer_flops(drawn[:1], plan.shape, costs) == len(plan.subnetwork(5).layers[0])
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if full_step(method) is not None])
