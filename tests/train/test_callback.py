@@ -21,7 +21,7 @@ from transformers.training_args import ParallelMode
 import raptr
 from raptr.errors import RaptrError
 from raptr.plan.methods import SequenceLayerDropout
-from raptr.train.callback import _check_ddp
+from raptr.train.callbacks.activate import check_ddp
 
 METHOD = raptr.RaPTr("2-3-4", seed=3)
 
@@ -220,18 +220,18 @@ def _arguments(**changes: Any) -> Any:
 
 def test_ddp_settings_that_cannot_train_parts_are_refused_by_name() -> None:
     model = make_model()
-    _check_ddp(_arguments(), model)
-    _check_ddp(_arguments(parallel_mode=ParallelMode.NOT_DISTRIBUTED, ddp_find_unused_parameters=False), model)
+    check_ddp(_arguments(), model)
+    check_ddp(_arguments(parallel_mode=ParallelMode.NOT_DISTRIBUTED, ddp_find_unused_parameters=False), model)
     for changes in ({"ddp_find_unused_parameters": False}, {"gradient_checkpointing": True}):
         with pytest.raises(RaptrError, match="ddp_find_unused_parameters"):
-            _check_ddp(_arguments(**changes), model)
+            check_ddp(_arguments(**changes), model)
     with pytest.raises(RaptrError, match="ddp_static_graph"):
-        _check_ddp(_arguments(ddp_static_graph=True, ddp_find_unused_parameters=True), model)
+        check_ddp(_arguments(ddp_static_graph=True, ddp_find_unused_parameters=True), model)
 
 
 def test_fsdp_that_would_be_ddp_is_refused() -> None:
     with pytest.raises(RaptrError, match="the model is not sharded"):
-        _check_ddp(_arguments(fsdp=True), make_model())
+        check_ddp(_arguments(fsdp=True), make_model())
 
 
 def test_whole_model_compilation_is_refused_with_what_to_set(tmp_path: Path) -> None:

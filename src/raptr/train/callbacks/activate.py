@@ -81,7 +81,7 @@ def check_trainer(args: TrainingArguments, model: nn.Module) -> None:
     """
     check_compile(args)
     _check_processes(args)
-    _check_ddp(args, model)
+    check_ddp(args, model)
 
 
 def _caching_parts(model: nn.Module) -> list[Any]:
@@ -114,7 +114,7 @@ def _check_processes(args: TrainingArguments) -> None:
         )
 
 
-def _check_ddp(args: TrainingArguments, model: nn.Module) -> None:
+def check_ddp(args: TrainingArguments, model: nn.Module) -> None:
     """Refuse settings under which DDP stops at the second step, or trains wrongly."""
     if args.parallel_mode != ParallelMode.DISTRIBUTED or args.deepspeed:
         return
