@@ -1,6 +1,7 @@
 """Runs side by side: the same losses, a stop that reaches all, and nothing left behind."""
 
 import io
+import json
 import os
 import signal
 import time
@@ -79,6 +80,13 @@ def test_runs_side_by_side_are_those_that_follow_each_other(tmp_path: Path, cach
     assert any("side by side" in note for note in two["notes"])
     again = run(tiny(), tmp_path / "two", cache, **tuned, seeds=1)
     assert again["notes"] == two["notes"], "of runs that were trained before"
+    told = {name: json.loads((tmp_path / name / "comparison.json").read_text()) for name in ("one", "two")}
+    assert ("side_by_side" in told["one"], told["two"]["side_by_side"]) == (False, True)
+    old = {key: value for key, value in told["two"].items() if key != "side_by_side"}
+    for before, known in ((old, True), ({**old, "notes": []}, False), ({**told["two"], "notes": []}, True)):
+        (tmp_path / "two" / "comparison.json").write_text(json.dumps(before))
+        again = run(tiny(), tmp_path / "two", cache, **tuned, seeds=1)
+        assert (again["notes"] == two["notes"]) == known, "the field, or the note of a folder of before"
     assert (tmp_path / "one" / "sweep.json").read_bytes() == (tmp_path / "two" / "sweep.json").read_bytes()
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich import box
@@ -68,7 +69,7 @@ def show_plan(console: Console, label: str, plan: Plan, costs: LayerCosts | None
             "warm-up" if span.warmup else str(number - plan.stages[0].warmup),
             f"{span.start} to {span.stop - 1}",
             str(span.steps),
-            span.label.removeprefix("warm-up "),
+            replace(span, warmup=False).label,
             f"{stage.layers / (span.steps * given.all_layers):.1%}",
             *([f"{stage.total / (span.steps * given.total):.1%}"] if costs else []),
         )

@@ -19,7 +19,7 @@ from raptr.data.progress import say_preparing
 from raptr.errors import RaptrError
 from raptr.messages import hint
 from raptr.results import summarise
-from raptr.rundir.paths import COMPARISON, COMPARISON_INFO, FORMAT, SUMMARY, SWEEP, claim_folder, read_text, write_json
+from raptr.rundir.paths import COMPARISON, COMPARISON_INFO, FORMAT, SUMMARY, SWEEP, claim_folder, read_json, write_json
 from raptr.rundir.run_record import ComparisonInfo, read_result
 from raptr.train.callbacks.stop import Stop
 from raptr.train.ranks import world_size
@@ -212,7 +212,8 @@ def _description(comparison: Comparison, workers: int) -> ComparisonInfo:
     """The content of comparison.json: what belongs to the comparison, for the report."""
     own = [_SMALLER] if comparison.smaller else []
     notes = [NOTES[comparison.budget], *_ALWAYS, *own, _TUNED if comparison.grid else _UNTUNED]
-    if workers > 1 or _SIDE_BY_SIDE in read_text(comparison.folder / COMPARISON_INFO):
+    side_by_side = workers > 1 or _was_side_by_side(comparison.folder / COMPARISON_INFO)
+    if side_by_side:
         notes.append(_SIDE_BY_SIDE)
     return ComparisonInfo(
         name=comparison.task.config.name,
@@ -221,5 +222,18 @@ def _description(comparison: Comparison, workers: int) -> ComparisonInfo:
         methods=comparison.labels,
         seeds=comparison.seeds,
         tuned=tuple(comparison.grid),
+        side_by_side=side_by_side,
         notes=tuple(notes),
     )
+
+
+def _was_side_by_side(path: Path) -> bool:
+    """Return whether runs of a comparison that is continued were trained side by side.
+
+    Files of earlier versions have no field for that, only the note.
+    """
+    try:
+        before = read_json(path) if path.exists() else {}
+    except RaptrError:  # it is written again
+        return False
+    return bool(before.get("side_by_side", _SIDE_BY_SIDE in (before.get("notes") or ())))

@@ -243,6 +243,7 @@ class ComparisonInfo:
         methods: their names in the config, and in the names of the runs' folders.
         seeds: of the reported runs.
         tuned: the config keys that are tuned.
+        side_by_side: whether runs were trained side by side, so that their seconds are not those of an idle machine.
         notes: how the comparison was made.
     """
 
@@ -253,6 +254,7 @@ class ComparisonInfo:
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     tuned: tuple[str, ...] = ()
+    side_by_side: bool = omitted(False)
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -270,6 +272,7 @@ class ComparisonInfo:
             methods=methods,
             seeds=tuple(int(seed) for seed in content["seeds"]),
             tuned=tuple(str(key) for key in content.get("tuned") or ()),
+            side_by_side=bool(content.get("side_by_side", False)),
             notes=tuple(str(note) for note in content.get("notes") or ()),
         )
         if found.baseline not in methods:

@@ -39,6 +39,13 @@ class Texts:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """Answer of a process that could not encode its texts."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How texts become tokens: the encoder, the token that ends a document, and how a token is stored."""
 
@@ -133,7 +140,7 @@ def serve() -> None:
             try:
                 answer: Any = recipe(job)
             except Exception as error:
-                answer = f"{type(error).__name__}: {error}"
+                answer = Failed(f"{type(error).__name__}: {error}")
             pickle.dump(answer, answers)
             answers.flush()
     except (EOFError, BrokenPipeError):
@@ -167,8 +174,8 @@ def _asked(process: "subprocess.Popen[bytes]", job: Texts) -> npt.NDArray[Any]:
         found = pickle.load(process.stdout)
     except (EOFError, pickle.UnpicklingError) as error:
         raise _ended(process) from error
-    if isinstance(found, str):
-        raise RaptrError(f"the tokenizer failed in a process of its own: {found}")
+    if isinstance(found, Failed):
+        raise RaptrError(f"the tokenizer failed in a process of its own: {found.reason}")
     return found  # type: ignore[no-any-return]
 
 
