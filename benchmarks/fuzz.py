@@ -3,9 +3,10 @@
     python benchmarks/fuzz.py                                   # 20,000 commands, 5,000 files; exit code 1 if any
     python benchmarks/fuzz.py --commands 500 --files 100 --seed 7
 
-The long form of tests/fuzz, with the same generators, and another seed each time, which is printed: with it the same
-commands and files are made again. A command ends with success, or with exit code 2 and one message of sensible length;
-no traceback, no hang, no input that changed. Whatever does not is printed with the shortest command that was found.
+The long form of tests/fuzz, with the same generators, those of tests/helpers/fuzz, and another seed each time, which is
+printed: with it the same commands and files are made again. A command ends with success, or with exit code 2 and one
+message of sensible length; no traceback, no hang, no input that changed. Whatever does not is printed with the shortest
+command that was found.
 """
 
 import argparse
@@ -18,13 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).parents[1] / "tests")  # in place of this folder, where a script has the room's name
+sys.path[0] = str(Path(__file__).parents[1] / "tests")  # where helpers.fuzz is
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from hypothesis import HealthCheck, given, seed, settings  # noqa: E402
 
-from fuzz import commands, files, running  # noqa: E402
-from fuzz.places import lay_out  # noqa: E402
+from helpers.fuzz import commands, files, running  # noqa: E402
+from helpers.fuzz.places import lay_out  # noqa: E402
 
 SHARES = {
     "schedule_commands": 0.3,

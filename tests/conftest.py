@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from measured import keep_measures
+from helpers.measured import keep_measures
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for the network; read when transformers is imported

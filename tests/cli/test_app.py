@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from helpers.runs import TINY, contents
+from helpers.stopping import after_each_line
 from raptr import cli
 from raptr.errors import RaptrError
 
@@ -151,18 +152,13 @@ def test_equal_seconds(raptr_command: Any, config: Path, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_stopped_run_goes_on(raptr_command: Any, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from raptr.train.callbacks.metrics import MetricsCallback
-
-    write = MetricsCallback._write
-
-    def interrupted(self: MetricsCallback, record: Any) -> None:
-        write(self, record)
-        if record.step == 5:
+    def interrupted(line: Any) -> None:
+        if line.step == 5:
             raise KeyboardInterrupt
 
     arguments = ("train", str(config), "checkpoints.every=2")
     with monkeypatch.context() as patch:
-        patch.setattr(MetricsCallback, "_write", interrupted)
+        after_each_line(patch, interrupted)
         code, printed = raptr_command(*arguments)
     assert code == 130
     assert "the same command goes on from the newest checkpoint" in printed

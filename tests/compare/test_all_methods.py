@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from helpers.every_method import DROPPING, GROWING, MODEL
 from helpers.runs import metrics, tiny
 from raptr.compare import compare
 from raptr.config import RunConfig
@@ -14,7 +15,6 @@ from raptr.errors import RaptrError
 from raptr.plan import METHODS, plan_cost
 from raptr.results import summarise
 from raptr.train.task import prepare_task, smaller_task
-from train.test_methods import DROPPING, GROWING, MODEL
 
 BERT = {
     "architecture": "bert",

@@ -1,18 +1,11 @@
-"""A little real text, where it is: RAPTR_TEST_DATA, or ../shared/data beside the repository."""
+"""A little real text, where there is some."""
 
-import os
-from pathlib import Path
-
-import pytest
-
+from helpers.real_text import WIKI, needs
 from raptr.config import DataConfig, SourceConfig
 from raptr.data import Sequences, open_source, prepare
 
-DATA = Path(os.environ.get("RAPTR_TEST_DATA") or Path(__file__).parents[2] / ".." / "shared" / "data")
-WIKI = DATA / "pretrain" / "wiki.valid.jsonl.xz"
 
-
-@pytest.mark.skipif(not WIKI.exists(), reason="set RAPTR_TEST_DATA to the folder of the test data")
+@needs(WIKI)
 def test_wikipedia_becomes_sequences(tmp_path):
     made = prepare(DataConfig(source=str(WIKI), max_bytes=200_000, tokenizer=600), tmp_path)
     first = next(open_source(SourceConfig(path=str(WIKI), max_bytes=200_000), cache=tmp_path).documents("train"))

@@ -1,6 +1,6 @@
 """What text can be read can be trained on: a run from each kind of source to its finished model.
 
-The shared English text is used where it is (`RAPTR_TEST_DATA`, or ../shared/data beside the repository).
+Real English text is used where there is some: see tests/helpers/real_text.py.
 """
 
 import itertools
@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from data.test_real_text import DATA
+from helpers.real_text import SHARDS, WIKI, needs
 from helpers.runs import metrics, run, tiny
 from raptr.errors import RaptrError
 from raptr.train.task import prepare_task
 
-SHARDS = DATA / "pretrain"
-real = pytest.mark.skipif(not SHARDS.is_dir(), reason="set RAPTR_TEST_DATA to the folder of the test data")
+real = needs(SHARDS)
 
 
 def texts() -> list[dict[str, str]]:
@@ -68,7 +67,7 @@ def saved(root: Path) -> dict[str, Any]:
 
 
 def wikipedia(root: Path) -> dict[str, Any]:
-    validation = str(SHARDS / "wiki.valid.jsonl.xz")
+    validation = str(WIKI)
     return {"source": str(SHARDS / "wiki.train-0*.jsonl.xz"), "max_bytes": 200_000, "validation": validation}
 
 
@@ -106,7 +105,7 @@ def test_a_run_is_trained_on_it(source: Callable[[Path], dict[str, Any]], tmp_pa
 
 @real
 def test_a_cut_off_shard_is_reported_and_the_rest_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shard = (SHARDS / "wiki.valid.jsonl.xz").read_bytes()
+    shard = WIKI.read_bytes()
     for name, content in (("a.jsonl.xz", shard[: len(shard) // 2]), ("b.jsonl.xz", shard)):
         (tmp_path / "text").mkdir(exist_ok=True)
         (tmp_path / "text" / name).write_bytes(content)
@@ -114,7 +113,7 @@ def test_a_cut_off_shard_is_reported_and_the_rest_is_read(tmp_path: Path, capsys
     told = prepare_task(tiny(data=data), tmp_path / "cache").store.description
     assert told["skipped"] == {"broken file": 1}
     assert "a.jsonl.xz: the packed file is broken or cut off" in capsys.readouterr().err
-    with lzma.open(SHARDS / "wiki.valid.jsonl.xz", "rt", encoding="utf8") as lines:
+    with lzma.open(WIKI, "rt", encoding="utf8") as lines:
         assert told["duplicates"] > 0  # what came before the break, once more in the whole file
         assert sum(told["documents"].values()) == sum(1 for _ in lines)
     with pytest.raises(RaptrError, match="broken or cut off"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.places import lay_out
+from helpers.fuzz.places import lay_out
 
 
 @pytest.fixture(scope="session")

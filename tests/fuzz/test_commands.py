@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import raptr
-from fuzz import commands, running
+from helpers.fuzz import commands, running
 
 HOW_MANY: dict[str, int] = {
     "schedule_commands": 660,
@@ -20,7 +20,7 @@ HOW_MANY: dict[str, int] = {
     "config_files": 200,
     "model_commands": 50,
 }
-"""Of each kind that `fuzz.commands` makes; with those that are run as real commands, 2,000."""
+"""Of each kind that `helpers.fuzz.commands` makes; with those that are run as real commands, 2,000."""
 
 SAME: dict[str, Any] = {
     "derandomize": True,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import damage, files, running
-from fuzz.files import read_folder, read_text_file
+from helpers.fuzz import damage, files, running
+from helpers.fuzz.files import read_folder, read_text_file
 
 TEXTS = 400
 FOLDERS = {"store": 44, "tokenizer": 44, "run": 4, "again": 8}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow
 import pytest
 
-from fuzz import damage, files, running
-from fuzz.commands import GUARD
+from helpers.fuzz import damage, files, running
+from helpers.fuzz.commands import GUARD
 from raptr.cli.exit_codes import shortened
 from raptr.plan.shape import MOST_LAYERS
 

@@ -4,6 +4,7 @@ Starting Python, torch and transformers takes seconds, longer than most of what 
 """
 
 import contextlib
+import json
 import multiprocessing
 import os
 import runpy
@@ -15,6 +16,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parents[1]
 
 IMPORTED = (
     "raptr.cli",
@@ -124,6 +128,26 @@ def succeeded(processes: Sequence[Started], timeout: float = 600) -> list[str]:
             process.kill()
     assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(map("".join, said))
     return [printed for printed, _ in said]
+
+
+def launch(mode: str, out: Path, worker: Path, *more: str, size: int = 2) -> dict[str, Any]:
+    """Run a worker script of the tests, alone if the mode is single or else as several ranks.
+
+    Args:
+        mode: the script's first argument.
+        out: the script's last argument: the file that rank 0 writes.
+        worker: the script.
+        more: arguments in between.
+        size: the number of ranks.
+
+    Returns:
+        What rank 0 wrote.
+    """
+    module = ".".join(worker.relative_to(TESTS).with_suffix("").parts)
+    environments = ranks_of(1 if mode == "single" else size)
+    succeeded([Started(module, [mode, *more, str(out)], one) for one in environments])
+    result: dict[str, Any] = json.loads(out.read_text())
+    return result
 
 
 def _run(module: str | Path, arguments: Sequence[str], environment: Mapping[str, str], said: str, folder: Path) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from helpers.started import launch
 from model.checkpoint_worker import SAVED
-from model.test_distributed import launch
 
 pytestmark = pytest.mark.slow
 

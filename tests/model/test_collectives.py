@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.started import launch
 from model.collectives_worker import LAYERS, PATHS
-from model.test_distributed import launch
 
 pytestmark = pytest.mark.slow
 

@@ -1,36 +1,26 @@
 """Two gloo processes: DDP and FSDP2 train what one process trains."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.started import Started, ranks_of, succeeded
+from helpers.started import launch
 
 pytestmark = pytest.mark.slow
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
 
-def launch(mode: str, out: Path, worker: Path = WORKER, *more: str, size: int = 2) -> dict[str, Any]:
-    """Run a worker alone or as several ranks, and read what rank 0 wrote."""
-    module = f"{worker.parent.name}.{worker.stem}"
-    environments = ranks_of(1 if mode == "single" else size)
-    succeeded([Started(module, [mode, *more, str(out)], one) for one in environments])
-    result: dict[str, Any] = json.loads(out.read_text())
-    return result
-
-
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The same training in one process, at the same global batch."""
-    return launch("single", tmp_path_factory.mktemp("single") / "out.json")
+    return launch("single", tmp_path_factory.mktemp("single") / "out.json", WORKER)
 
 
 @pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
 def test_two_ranks_train_what_one_process_trains(mode: str, single: dict[str, Any], tmp_path: Path) -> None:
-    ranks = launch(mode, tmp_path / "out.json")
+    ranks = launch(mode, tmp_path / "out.json", WORKER)
     assert ranks["moved"] == ranks["planned"] == single["moved"], "skipped layers keep still, kept ones move"
     assert len(set(map(tuple, ranks["planned"]))) > 3, "the check needs different paths"
     assert ranks["losses"] == pytest.approx(single["losses"], rel=1e-6)  # the loss itself is float32

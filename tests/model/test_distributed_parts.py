@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from model.test_distributed import launch
+from helpers.started import launch
 
 WORKER = Path(__file__).with_name("parts_worker.py")
 WHAT = ("micro", "sequences", "growth")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
 import raptr
+from helpers.families_in_docs import rows
 from raptr import RaptrError
 from reference.families import HUGGING_FACE, Family, hugging_face
 from reference.script import on
 
-DOCS = Path(__file__).parents[2] / "docs" / "families.md"
 REFUSED_ON_TRUST = ("bloom", "t5", "t5-gated", "t5-encoder")
 """Their layers return what nobody can make up: only a recorded run shows who needs it."""
 
@@ -30,12 +29,6 @@ def test_with_the_layers_named_it_is_right_or_refused(family: Family) -> None:
             family.loss(model)
         return
     assert torch.equal(family.loss(model), family.loss(small))
-
-
-def rows() -> dict[str, list[str]]:
-    """Name of a row of the table in the docs -> its other cells."""
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in DOCS.read_text("utf-8").splitlines()]
-    return {row[0]: row[1:] for row in cells if len(row) == 4 and row[1].startswith("`")}
 
 
 def test_the_table_of_families_is_the_one_tested() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.test_distributed import launch
+from helpers.started import launch
 from reference.masked_head import MODELS, PREDICTIONS, VOCABULARY
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from model.test_distributed import launch
+from helpers.started import launch
 from raptr import Copy, ModelShape, RaPTr, RaptrError, Subnetwork
 from raptr.model.rank_check import Agreement
 from raptr.plan import facts_of

@@ -329,6 +329,37 @@ T5_ENCODER = family(
     required={"encoder.block": (0,)},
 )
 HUGGING_FACE = (*ENCODERS, *DECODERS, T5_ENCODER, *TWO_STACKS)
+_ALTERNATING = ["sliding_attention", "full_attention", "sliding_attention"]
+_SHARING: dict[str, Any] = {
+    **GROUPED,
+    "num_hidden_layers": 6,
+    "vocab_size_per_layer_input": 61,
+    "hidden_size_per_layer_input": 4,
+    "num_kv_shared_layers": 3,
+    "layer_types": [*_ALTERNATING, "sliding_attention", "full_attention", "full_attention"],
+    "sliding_window": 4,
+}
+KEY_VALUE_SHARING = (
+    family(
+        "gemma3n",
+        "Gemma3nForCausalLM",
+        "Gemma3nTextConfig",
+        {"model.layers": 6},
+        batches.causal,
+        {**_SHARING, "laurel_rank": 2, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0] * 6},
+        required={"model.layers": (1, 2)},
+    ),
+    family(
+        "gemma4",
+        "Gemma4ForCausalLM",
+        "Gemma4TextConfig",
+        {"model.layers": 6},
+        batches.causal,
+        {**_SHARING, "global_head_dim": 4},
+        required={"model.layers": (1, 2)},
+    ),
+)
+"""Their last three of six layers reuse keys and values that layers 1 and 2 made: too special for `ALL`."""
 
 
 def by_hand(block: str, *, with_inputs: bool) -> Family:

@@ -1,20 +1,17 @@
 """Published vocabularies: text becomes the same tokens as where they come from; broken ones are refused."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
+from helpers.real_text import PUBLISHED, needs
 from raptr.data import load_tokenizer, vocabulary
 from raptr.data.tokens.special import with_mask
 from raptr.data.tokens.tokenizer import encoder, separator
 from raptr.errors import RaptrError
 
-DATA = Path(os.environ.get("RAPTR_TEST_DATA") or Path(__file__).parents[3] / ".." / "shared" / "data")
-PUBLISHED = DATA / "tokenizers"
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "so", "low", "##er", "##est", ",", "e"]
-published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="set RAPTR_TEST_DATA to the folder of the test data")
+published = needs(PUBLISHED)
 
 
 @published

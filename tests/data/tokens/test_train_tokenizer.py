@@ -2,31 +2,18 @@
 
 import json
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.made_up_text import SIZES, TEXT, TRAINED, sentences
 from raptr.config import DataConfig
 from raptr.data import load_tokenizer, prepare, vocabulary
 from raptr.data.tokens.tokenizer import encoder, separator
 from raptr.data.tokens.train_tokenizer import OF_UNIGRAM, OF_WORDPIECE, train_kind, train_unigram, train_wordpiece
 from raptr.errors import RaptrError
-
-
-def sentences(count=400, seed=0):
-    """Made-up text of words that share their parts, with capitals, digits and accents."""
-    draw = random.Random(seed)
-    parts = ["ba", "lo", "mi", "tru", "ken", "sol", "ver", "dax", "é", "ou", "Nor", "X", "4", "17"]
-    words = ["".join(draw.choices(parts, k=draw.randint(1, 4))) for _ in range(150)]
-    return [" ".join(draw.choices(words, k=12)) + ", and so\ton.\n" for _ in range(count)]
-
-
-TEXT = sentences()
-SIZES = {"wordpiece": 180, "unigram": 120}
-TRAINED = {kind: train_kind(kind, TEXT, size) for kind, size in SIZES.items()}
 
 
 @pytest.mark.parametrize("kind", SIZES)
@@ -47,7 +34,7 @@ def test_the_vocabulary_is_as_asked_with_the_special_tokens_first(kind):
 @pytest.mark.parametrize("kind", SIZES)
 def test_training_is_the_same_in_every_process(kind):
     """The library's own is not: it numbers what it finds in the order of a hash table that each process seeds anew."""
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from data.test_kinds import TRAINED; "
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from helpers.made_up_text import TRAINED; "
     code += "print(TRAINED[sys.argv[2]].backend_tokenizer.to_str())"
     tests = str(Path(__file__).parents[2])
     for threads in ("true", "false"):

@@ -1,20 +1,16 @@
 """Where words begin, by each tokenizer's own marks."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from data.tokens.test_train_tokenizer import TEXT, TRAINED
+from helpers.made_up_text import TEXT, TRAINED
+from helpers.real_text import PUBLISHED, needs
 from raptr.data import continuations, load_tokenizer, train_tokenizer, vocabulary
 from raptr.data.tokens.tokenizer import encoder
 from raptr.errors import RaptrError
 
-DATA = Path(os.environ.get("RAPTR_TEST_DATA") or Path(__file__).parents[3] / ".." / "shared" / "data")
-PUBLISHED = DATA / "tokenizers"
 BPE = train_tokenizer(TEXT, 330)
 
 
@@ -57,7 +53,7 @@ def test_special_tokens_continue_nothing(tokenizer):
     assert 0.1 < continues.mean() < 1
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="set RAPTR_TEST_DATA to the folder of the test data")
+@needs(PUBLISHED)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -13,8 +13,7 @@ from torch import nn
 import raptr
 from raptr import RaptrError
 from raptr.model.discovery.verify import Needed
-from reference import batches
-from reference.families import ALL, GROUPED, SIZES, Family, every_family, family
+from reference.families import ALL, KEY_VALUE_SHARING, SIZES, Family, every_family
 from reference.handwritten import Net, loss_of, some_tokens
 from reference.script import on
 from reference.shallow import difference
@@ -94,38 +93,6 @@ def test_a_layer_that_makes_something_cannot_be_skipped_on_trust() -> None:
             loss_of(model, some_tokens())
     net.activate(on((0, 1, 2, 3)), 0)
     assert torch.equal(loss_of(model, some_tokens()), full)
-
-
-ALTERNATING = ["sliding_attention", "full_attention", "sliding_attention"]
-SHARING: dict[str, Any] = {
-    **GROUPED,
-    "num_hidden_layers": 6,
-    "vocab_size_per_layer_input": 61,
-    "hidden_size_per_layer_input": 4,
-    "num_kv_shared_layers": 3,
-    "layer_types": [*ALTERNATING, "sliding_attention", "full_attention", "full_attention"],
-    "sliding_window": 4,
-}
-KEY_VALUE_SHARING = (
-    family(
-        "gemma3n",
-        "Gemma3nForCausalLM",
-        "Gemma3nTextConfig",
-        {"model.layers": 6},
-        batches.causal,
-        {**SHARING, "laurel_rank": 2, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0] * 6},
-        required={"model.layers": (1, 2)},
-    ),
-    family(
-        "gemma4",
-        "Gemma4ForCausalLM",
-        "Gemma4TextConfig",
-        {"model.layers": 6},
-        batches.causal,
-        {**SHARING, "global_head_dim": 4},
-        required={"model.layers": (1, 2)},
-    ),
-)
 
 
 @pytest.mark.parametrize("family", KEY_VALUE_SHARING, ids=lambda row: row.name)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import raptr
+from helpers.families_in_docs import rows
 from raptr import RaptrError
 from raptr.model import find_layers
 from raptr.plan import Copy, Subnetwork
@@ -59,7 +60,6 @@ def test_the_table_is_whole() -> None:
 
 
 def test_the_docs_say_which_families_are_post_norm() -> None:
-    from model.test_families import rows
 
     assert {name for name, cells in rows().items() if "post-norm" in cells[2]} == POST_NORM - {"opt-post-norm"}
 

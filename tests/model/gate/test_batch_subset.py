@@ -14,7 +14,17 @@ from raptr.model.gate import partial_layer as part_room
 from raptr.model.gate.gate import gate_of
 from raptr.plan import Subnetwork
 from raptr.plan.layer_part import LayerPart, SequenceKey
-from reference.families import ALL, ATTENTION, BERT, HUGGING_FACE, LLAMA, T5_ENCODER, Family, hugging_face
+from reference.families import (
+    ALL,
+    ATTENTION,
+    BERT,
+    HUGGING_FACE,
+    KEY_VALUE_SHARING,
+    LLAMA,
+    T5_ENCODER,
+    Family,
+    hugging_face,
+)
 from reference.handwritten import Net, loss_of, some_tokens
 from reference.parts import masked, one_by_one, probe, probed
 from reference.script import Script, on
@@ -248,8 +258,6 @@ def test_layers_whose_first_dimension_is_not_the_batch_are_refused() -> None:
 
 
 def test_layers_that_share_keys_and_values_are_refused() -> None:
-    from model.discovery.test_dependencies import KEY_VALUE_SHARING
-
     family = KEY_VALUE_SHARING[0]
     net = raptr.attach(family.build())
     with pytest.raises(RaptrError, match="later layers also read"):

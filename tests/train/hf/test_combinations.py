@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.engine_runs import changes_of, train_on_two_ranks
 from helpers.runs import metrics, run, tiny
-from train.hf.test_engines import changes_of, started
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def test_two_ranks_train_what_one_process_trains(engine: str, single: Path, tmp_
     if engine == "fsdp2":
         own = {"training__fsdp_config": {"activation_checkpointing": True, "reshard_after_forward": False}}
         jobs["checkpointed"]["changes"] |= own | {"training__activation_checkpointing": False}
-    seen = started(tmp_path, engine, cache, jobs)
+    seen = train_on_two_ranks(tmp_path, engine, cache, jobs)
     for name in COMBINED[engine]:
         tolerance = COMBINATIONS[name][1]
         assert "refused" not in seen[name][0], seen[name][0]

@@ -1,6 +1,5 @@
 """`raptr train` on two ranks, with DDP and FSDP2: what one process trains at the same global batch; one rank writes."""
 
-import copy
 import json
 import os
 import subprocess
@@ -21,8 +20,8 @@ from transformers import (
 )
 
 import raptr
+from helpers.engine_runs import RUNS, changes_of, train_on_two_ranks
 from helpers.runs import contents, metrics, run, run_of, timeless, tiny
-from model.test_distributed import launch
 from raptr.compare import compare
 from raptr.errors import RaptrError
 from raptr.train.engine import callbacks_of, make_trainer
@@ -31,51 +30,7 @@ from raptr.train.task import prepare_task
 
 pytestmark = pytest.mark.slow
 
-WORKER = Path(__file__).with_name("engine_worker.py")
-SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
-BERT = {
-    "architecture": "bert",
-    "config": {**SIZES, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 16},
-}
-T5 = {
-    "architecture": "t5",
-    "config": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 4, "num_heads": 2, "dropout_rate": 0.0},
-}
-DENOISING = {"name": "denoising", "denoisers": {"R3": 0.25, "S": 0.25, "X3": 0.25, "X8": 0.25}}
-RUNS: dict[str, dict[str, Any]] = {
-    "causal": {"training__gradient_accumulation_steps": 2, "evaluation__sequences": 7},
-    "causal with growth": {"method": "gradual_stacking", "methods": {"gradual_stacking": {"schedule": "2-4"}}},
-    "masked": {"model": BERT, "objective": {"name": "masked"}, "training__per_device_eval_batch_size": 1},
-    "masked modernbert": {
-        "model": {"architecture": "modernbert", "config": SIZES},
-        "objective": {"name": "masked"},
-        "training__per_device_eval_batch_size": 1,
-    },
-    "denoising": {"model": T5, "objective": DENOISING, "data__sequence_length": 48, "evaluation__sequences": 6},
-    "packed denoising": {
-        "objective": DENOISING,
-        "data__sequence_length": 48,
-        "training__gradient_accumulation_steps": 2,
-    },
-}
 ENGINES = {"ddp": list(RUNS), "fsdp2": [name for name in RUNS if name not in ("masked", "denoising")]}
-
-
-def changes_of(name: str, engine: str) -> dict[str, Any]:
-    """The same global batch: two sequences on each of two ranks, or four in one process."""
-    changes = copy.deepcopy(RUNS[name]) | {"training__max_steps": 6}
-    changes["training__per_device_train_batch_size"] = 4 if engine == "single" else 2
-    if engine == "fsdp2":
-        changes["training__fsdp"] = True
-    return changes
-
-
-def started(folder: Path, engine: str, cache: Path, jobs: dict[str, Any]) -> dict[str, Any]:
-    """What each of two ranks has seen of each run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    told = folder / "jobs.json"
-    told.write_text(json.dumps({"cache": str(cache), "runs": jobs}))
-    return launch(engine, folder / "out.json", WORKER, str(told))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +52,7 @@ def ranks(
     drawn = changes_of("causal", request.param) | {"methods__raptr": {"schedule": "2-3-4", "fixed": []}}
     jobs["another draw"] = {"changes": drawn, "drift": True}
     jobs["another seed"] = {"changes": drawn, "other": {"seed": 1}}
-    return request.param, folder, started(folder, request.param, cache, jobs)
+    return request.param, folder, train_on_two_ranks(folder, request.param, cache, jobs)
 
 
 def test_two_ranks_train_what_one_process_trains(ranks: tuple[str, Path, Any], single: Path) -> None:
@@ -180,7 +135,7 @@ def test_stopped_runs_go_on_exactly_and_others_are_refused(engine: str, tmp_path
         jobs |= {"growth": {"changes": growth}, "stopped growth": {"changes": growth, "stop_after": 2}}
         sharded = changes | {"training__fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}}
         jobs["stopped shards"] = {"changes": sharded, "stop_after": 2}
-    seen = started(tmp_path, engine, cache, jobs)
+    seen = train_on_two_ranks(tmp_path, engine, cache, jobs)
     for name in jobs:
         assert "refused" not in seen[name][0], seen[name][0]
         whole = tmp_path / ("growth" if "growth" in name else "whole")

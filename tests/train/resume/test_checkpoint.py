@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from helpers.runs import metrics, run, tiny
+from helpers.stopping import interrupted, same_end
 from raptr.errors import RaptrError
 from raptr.train.callbacks.metrics import MetricsCallback
 from raptr.train.resume import checkpoint as room
 from raptr.train.resume.checkpoint import newest_checkpoint, remove_checkpoints
-from train.resume.test_resume import interrupted, same_end
 
 CONFIG = tiny(checkpoints__every=2)
 FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "raptr.json")

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from helpers.runs import contents, metrics, run, tiny
+from helpers.stopping import interrupted, same_end
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.rundir.json_record import as_record
 from raptr.train.engine import train
 from raptr.train.task import prepare_task
-from train.resume.test_resume import interrupted, same_end
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,10 @@ import pytest
 import transformers
 
 from helpers.runs import run, tiny
+from helpers.stopping import interrupted, same_end
 from raptr.results.folder import read_folder
 from raptr.train.hf.trainer import RunTrainer, newest_of_each_kind
 from raptr.train.resume.checkpoint import newest_checkpoint
-from train.resume.test_resume import interrupted, same_end
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "long.py"
 CONFIG = tiny(checkpoints__every=4)

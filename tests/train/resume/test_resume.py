@@ -1,17 +1,15 @@
 """A run that was stopped goes on where it was, and ends as if nothing had happened."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.runs import TINY, contents, metrics, run, timeless, tiny
+from helpers.runs import TINY, contents, metrics, run, tiny
+from helpers.stopping import Stopped, interrupted, same_end, stop_after
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
-from raptr.rundir.metrics_lines import BoundaryLine, Line
-from raptr.train.callbacks.metrics import MetricsCallback
 
 pytestmark = pytest.mark.slow
 
@@ -28,44 +26,6 @@ CONFIGS = {
         checkpoints__every=2, training=TINY["training"] | {"gradient_accumulation_steps": 2, "max_steps": 9}
     ),
 }
-
-
-class Stopped(BaseException):
-    """What a run is stopped with: nothing catches it."""
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
-    """Stop the next run when it has written so many lines of steps and validations to metrics.jsonl."""
-    written = 0
-    write = MetricsCallback._write
-
-    def counting(self: MetricsCallback, line: Line) -> None:
-        nonlocal written
-        write(self, line)
-        written += line.KIND != BoundaryLine.KIND
-        if written == lines:
-            raise Stopped
-
-    monkeypatch.setattr(MetricsCallback, "_write", counting)
-
-
-def interrupted(config: RunConfig, folder: Path, cache: Path, lines: int) -> None:
-    """Train until so many lines are written, then stop."""
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(patch, lines)
-        with pytest.raises(Stopped):
-            run(config, folder, cache)
-
-
-def same_end(folder: Path, reference: Path) -> None:
-    """Weights, result and metrics are those of the run that was not stopped."""
-    model = (folder / "model" / "model.safetensors").read_bytes()
-    assert model == (reference / "model" / "model.safetensors").read_bytes()
-    for kind in ("train", "eval", "boundary"):
-        assert timeless(metrics(folder, kind)) == timeless(metrics(reference, kind))
-    ends = [json.loads((each / "result.json").read_text()) for each in (folder, reference)]
-    assert timeless(ends[:1]) == timeless(ends[1:])
-    assert not (folder / "checkpoints").exists()
 
 
 def _unsaved(config: RunConfig) -> RunConfig:

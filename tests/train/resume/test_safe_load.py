@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 
 from helpers.evil import BOTH, Evil, Save, nothing_ran, pickled, ran, saved  # noqa: F401
 from helpers.runs import run, tiny
+from helpers.stopping import interrupted, same_end
 from raptr.errors import RaptrError
 from raptr.train.resume import checkpoint as room
 from raptr.train.resume.checkpoint import newest_checkpoint
 from raptr.train.resume.safe_load import NotPlain, check_lists, tensors_only
-from train.resume.test_resume import interrupted, same_end
 
 CONFIG = tiny(checkpoints__every=4)
 UNPICKLED = ("optimizer.pt", "rng_state.pth", "scheduler.pt")

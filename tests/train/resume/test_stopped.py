@@ -8,9 +8,9 @@ import pytest
 
 from helpers import started
 from helpers.runs import metrics, run, tiny
+from helpers.stopping import same_end
 from raptr.config import dump
 from raptr.errors import STOPPED
-from train.resume.test_resume import same_end
 
 pytestmark = pytest.mark.slow
 

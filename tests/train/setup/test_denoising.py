@@ -3,7 +3,6 @@
 import copy
 import io
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,18 @@ from rich.console import Console
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from helpers.real_text import WIKI, needs
 from helpers.runs import TINY, metrics, run, timeless, tiny
+from helpers.stopping import interrupted
 from raptr.compare.step_timing import read_clock
 from raptr.errors import RaptrError
 from raptr.model import count_flops
 from raptr.plan import METHODS as EVERY_METHOD
 from raptr.plan import plan_cost
-from raptr.train.callbacks.metrics import MetricsCallback
 from raptr.train.engine import train
 from raptr.train.inspect_name import inspect_name
 from raptr.train.setup.model import build_model
 from raptr.train.task import plan_run, prepare_task
-
-DATA = Path(os.environ.get("RAPTR_TEST_DATA") or Path(__file__).parents[3] / ".." / "shared" / "data")
-WIKI = DATA / "pretrain" / "wiki.valid.jsonl.xz"
 
 T5 = {
     "architecture": "t5",  # v1.1: gated, as UL2
@@ -112,7 +109,7 @@ def test_an_encoder_decoder_is_trained_under_every_other_method(method: str, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not WIKI.exists(), reason="set RAPTR_TEST_DATA to the folder of the test data")
+@needs(WIKI)
 @pytest.mark.parametrize("layout", ["t5", "llama"])
 def test_validation_loss_falls_on_wikipedia(layout: str, tmp_path: Path) -> None:
     data = {"source": str(WIKI), "max_bytes": 400_000, "tokenizer": 600, "sequence_length": 224}
@@ -257,10 +254,6 @@ def test_validation_is_the_same_for_every_seed(cache: Path) -> None:
 # Going on
 
 
-class Stopped(BaseException):
-    """What a run is stopped with."""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["t5", "prefix llama"])
 def test_stopped_run_ends_bit_for_bit_as_if_it_had_not_been(layout: str, tmp_path: Path, cache: Path) -> None:
@@ -270,18 +263,7 @@ def test_stopped_run_ends_bit_for_bit_as_if_it_had_not_been(layout: str, tmp_pat
         changes["model"] = copy.deepcopy(T5)
         changes = {key: changes[key] for key in sorted(changes)}  # the model before what is changed in it
     run(config(layout, **changes), tmp_path / "whole", cache)
-    write, left = MetricsCallback._write, [8]
-
-    def counting(self: MetricsCallback, record: Any) -> None:
-        write(self, record)
-        left[0] -= 1
-        if not left[0]:
-            raise Stopped
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MetricsCallback, "_write", counting)
-        with pytest.raises(Stopped):
-            run(config(layout, **changes), tmp_path / "run", cache)
+    interrupted(config(layout, **changes), tmp_path / "run", cache, 8)
     run(config(layout, **changes), tmp_path / "run", cache)
     for kind in ("train", "eval"):
         assert timeless(metrics(tmp_path / "run", kind)) == timeless(metrics(tmp_path / "whole", kind))

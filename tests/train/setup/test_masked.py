@@ -1,7 +1,6 @@
 """Masked language models end to end: four architectures learn, with the head on masked positions only."""
 
 import json
-import os
 import re
 from io import StringIO
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
+from helpers.real_text import WIKI, needs
 from helpers.runs import metrics, run, tiny
 from raptr.config import parse
 from raptr.errors import RaptrError
@@ -25,8 +25,6 @@ from raptr.train.setup.model import build_model
 from raptr.train.task import plan_run, prepare_task
 from reference.masked_head import loss_of_all
 
-DATA = Path(os.environ.get("RAPTR_TEST_DATA") or Path(__file__).parents[3] / ".." / "shared" / "data")
-WIKI = DATA / "pretrain" / "wiki.valid.jsonl.xz"
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 ARCHITECTURES = {
@@ -44,7 +42,7 @@ def masked(architecture: str = "bert", **changes: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not WIKI.exists(), reason="set RAPTR_TEST_DATA to the folder of the test data")
+@needs(WIKI)
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
 def test_validation_loss_falls_on_wikipedia(kind: str, tmp_path: Path) -> None:
     data = {"source": str(WIKI), "max_bytes": 400_000, "tokenizer": 600, "sequence_length": 16, "tokenizer_kind": kind}

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from helpers.runs import metrics, run, tiny
+from helpers.stopping import interrupted
 from raptr.compare import compare
 from raptr.config import RunConfig, load
 from raptr.config.yaml import read_yaml, write_yaml
@@ -15,7 +16,6 @@ from raptr.errors import RaptrError
 from raptr.plan import ModelShape, StackShape
 from raptr.train.setup.smaller_model import _given, _written, is_to_shrink
 from raptr.train.task import own_task, plan_run, prepare_task, smaller_task
-from train.resume.test_resume import interrupted
 
 T5 = {
     "architecture": "t5",

@@ -168,7 +168,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         if logs is None or "loss" not in logs:
             return
         self.progress.loss = logs["loss"]
-        self._write(
+        self.write(
             TrainLine(
                 step=state.global_step,
                 stage=self._run.stage_number(state.global_step),
@@ -184,7 +184,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         )
         jump = self._boundaries.add(self._run.plan, state.global_step - 1, logs["loss"])
         if jump is not None:
-            self._write(jump)
+            self.write(jump)
 
     def on_evaluate(
         self,
@@ -210,7 +210,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         several = len(losses) > 1
         self.progress.eval_losses = losses
         self.progress.eval_loss = _mean(losses)
-        self._write(
+        self.write(
             EvalLine(
                 step=step,
                 stage=self._run.stage_number(step),
@@ -239,7 +239,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         )
         return sum(one.tokens for one in done), layers, _mean_of(one.costs.other for one in done)
 
-    def _write(self, line: Line) -> None:
+    def write(self, line: Line) -> None:
+        """Add a line to metrics.jsonl, on the main process."""
         if not is_main():
             return
         with self._path.open("a", encoding="utf-8") as file:

@@ -4,8 +4,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz import damage
-from fuzz.running import check, run, wrong
+from helpers.fuzz import damage
+from helpers.fuzz.running import check, run, wrong
 
 _FEW = ("--cache", "cache", "--workers", "1")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from fuzz import damage
+from helpers.fuzz import damage
 from helpers.runs import TINY
 from raptr.data.tokens.train_tokenizer import train_kind
 
