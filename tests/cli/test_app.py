@@ -13,7 +13,7 @@ import yaml
 
 from helpers.runs import TINY, contents
 from helpers.stopping import after_each_line
-from raptr import cli
+from raptr.cli import app as cli
 from raptr.errors import RaptrError
 
 

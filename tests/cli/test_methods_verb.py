@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import raptr
-from raptr import cli
+from raptr.cli import app as cli
 from raptr.config import catalogue
 from raptr.config.methods import SETTINGS
 
@@ -101,7 +101,7 @@ def test_missing_cards_are_said(methods: Any, monkeypatch: pytest.MonkeyPatch, t
 def test_the_verb_needs_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; sys.argv = ['raptr', 'methods', 'raptr']\n"
-        "from raptr import cli\n"
+        "from raptr.cli import app as cli\n"
         "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
         "print(sorted({'torch', 'transformers', 'datasets', 'altair', 'scipy'} & set(sys.modules)))"
     )

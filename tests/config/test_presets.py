@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raptr import cli
+from raptr.cli import app as cli
 from raptr.config import load, presets
 from raptr.config.catalogue import preset_entry, preset_text
 from raptr.model import Inspection
@@ -179,7 +179,7 @@ def test_the_verbs_take_a_preset(verb: str, raptr: Any) -> None:
 def test_the_list_needs_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; sys.argv = ['raptr', 'presets']\n"
-        "from raptr import cli\n"
+        "from raptr.cli import app as cli\n"
         "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
         "print(sorted({'torch', 'transformers', 'datasets', 'altair', 'scipy'} & set(sys.modules)))"
     )

@@ -77,7 +77,7 @@ def test_one_source_is_described_as_it_always_was(corpus, cache):
 
 def test_other_weights_do_not_tokenize_again(two, given, cache, monkeypatch):
     first = prepare(DataConfig(sources=two, mixture="words:1,zebras:1", tokenizer=given), cache)
-    monkeypatch.setattr(store, "_write", lambda *_: pytest.fail("it was tokenized again"))
+    monkeypatch.setattr(store, "write_resumable", lambda *_: pytest.fail("it was tokenized again"))
     other = prepare(DataConfig(sources=two, mixture="words:1,zebras:9", tokenizer=given), cache)
     by_size = prepare(DataConfig(sources=two, tokenizer=given), cache)
     alone = prepare(DataConfig(sources={"zebras": two["zebras"]}, tokenizer=given), cache)

@@ -21,7 +21,7 @@ from typing import Any
 TESTS = Path(__file__).parents[1]
 
 IMPORTED = (
-    "raptr.cli",
+    "raptr.cli.app",
     "raptr.compare",
     "raptr.train.engine",
     "torch.distributed.fsdp",

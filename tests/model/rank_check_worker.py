@@ -1,4 +1,4 @@
-"""One of two ranks that do not always agree: run by test_agreement.py.
+"""One of two ranks that do not always agree: run by test_rank_check.py.
 
 Usage: python -m model.agreement_worker MODE OUT. In every case rank 1 is given something else than rank 0; rank 0
 writes what each rank was told, and whether weights were as before.

@@ -381,6 +381,7 @@ def test_stages_of_another_kind_are_not_looked_at() -> None:
     plan = Script([FULL])
     plan.stages = ("one", "two")
     net.activate(plan, 0)
+    assert net.subnetwork == FULL
 
 
 def test_another_plan_makes_its_own_copies() -> None:

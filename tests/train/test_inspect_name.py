@@ -11,7 +11,7 @@ import torch
 import yaml
 from transformers import AlbertConfig, LlamaConfig, LlamaForCausalLM, T5Config
 
-from raptr import cli
+from raptr.cli import app as cli
 from raptr.errors import RaptrError
 from raptr.train.inspect_name import find_model, inspect_name
 

@@ -10,7 +10,6 @@ import pytest
 from raptr.config import DataConfig, SourceConfig
 from raptr.data import corpus as corpora
 from raptr.data import open_source
-from raptr.data.text import hub
 from raptr.errors import RaptrError
 
 datasets = pytest.importorskip("datasets")
@@ -123,8 +122,8 @@ def test_one_broken_file_does_not_lose_the_others(files, cache, capsys):
 
 def test_streamed_text_is_fetched_once(files, cache, monkeypatch):
     loads = []
-    load = hub._load
-    monkeypatch.setattr(hub, "_load", lambda *args, **options: loads.append(args) or load(*args, **options))
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: loads.append(args) or load(*args, **options))
     streamed = {"dataset": "json", "files": [str(files / "a.json")], "streaming": True, "validation_share": 0.1}
     data = DataConfig(sources={"a": streamed}, tokenizer=270)
     first = corpora.prepare(data, cache)

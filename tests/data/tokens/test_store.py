@@ -67,7 +67,7 @@ def test_the_description_says_what_is_there(corpus, cache):
 
 def test_a_prepared_store_is_used_again(corpus, cache, monkeypatch):
     first = prepare(source=corpus, tokenizer=400, cache=cache)
-    monkeypatch.setattr(store, "_write", lambda *_: pytest.fail("it was made again"))
+    monkeypatch.setattr(store, "write_resumable", lambda *_: pytest.fail("it was made again"))
     again = prepare(source=corpus, tokenizer=400, cache=cache)
     assert again.description == first.description
     assert (again.train == first.train).all()
@@ -134,14 +134,17 @@ def test_a_killed_run_is_not_taken_for_a_finished_one(corpus, cache):
 
 
 def test_the_faster_of_two_processes_wins(corpus, cache, monkeypatch):
-    original = store._write
+    original = store.write_resumable
 
-    def overtaken(*arguments):
-        original(*arguments)
-        monkeypatch.setattr(store, "_write", original)
-        prepare(source=corpus, tokenizer=400, cache=cache)
+    def overtaken(folder, write):
+        def slow(partial):
+            write(partial)
+            monkeypatch.setattr(store, "write_resumable", original)
+            prepare(source=corpus, tokenizer=400, cache=cache)
 
-    monkeypatch.setattr(store, "_write", overtaken)
+        original(folder, slow)
+
+    monkeypatch.setattr(store, "write_resumable", overtaken)
     made = prepare(source=corpus, tokenizer=400, cache=cache)
     assert list(cache.iterdir()) == [made.path]
 

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from types import FrameType
 
-from raptr import cli
+from raptr.cli import app as cli
 
 LIMIT = 20.0
 """Seconds after which a command is taken to hang."""

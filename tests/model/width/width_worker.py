@@ -1,4 +1,4 @@
-"""One process of a small training with narrow layers: run by test_width_distributed.py, alone or as one of two ranks.
+"""One process of a small training with narrow layers: run by test_distributed.py, alone or as one of two ranks.
 
 Usage: python -m model.width_worker MODE INACTIVE OUT, MODE one of single, ddp, fsdp2; rank 0 writes OUT as JSON.
 """
