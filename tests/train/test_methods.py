@@ -12,7 +12,8 @@ from helpers.every_method import DROPPING, GROWING, LAYERS, SETTINGS_OF, STEPS, 
 from helpers.runs import TINY, metrics, run
 from helpers.stopping import interrupted, same_end
 from raptr import Subnetwork, attach
-from raptr.config import SETTINGS, SMALLER
+from raptr.config import SETTINGS
+from raptr.config.smaller import SMALLER
 from raptr.plan import METHODS, Full, LayerCosts, ModelShape, plan_cost, trained_part
 from raptr.train.callbacks.metrics import layer_flops
 from raptr.train.setup.model import build_model
