@@ -14,7 +14,7 @@ from raptr.plan.methods.controls import Reversed as Reversed
 from raptr.plan.methods.dropping import LayerDrop as LayerDrop
 from raptr.plan.methods.dropping import StochasticDepth as StochasticDepth
 from raptr.plan.methods.dropping import ProgressiveLayerDropping as ProgressiveLayerDropping
-from raptr.plan.methods.sequences import SequenceLayerDropout as SequenceLayerDropout
+from raptr.plan.methods.dropping import SequenceLayerDropout as SequenceLayerDropout
 from raptr.plan.methods.stacking import GradualStacking as GradualStacking
 from raptr.plan.methods.stacking import ProgressiveStacking as ProgressiveStacking
 from raptr.plan.methods.stacking import MIDAS as MIDAS

@@ -11,7 +11,7 @@ from raptr.plan import rng
 from raptr.plan.boundary_lr import TransitionLR
 from raptr.plan.fields import check_fields
 from raptr.plan.layer_part import LayerPart
-from raptr.plan.methods.checks import HALF_DEPTH, Redraw, Scaling
+from raptr.plan.methods.common import HALF_DEPTH, Redraw, Scaling
 from raptr.plan.methods.path_plan import PathPlan
 from raptr.plan.methods.raptr import RaPTr
 from raptr.plan.protocol import Keep, Width
