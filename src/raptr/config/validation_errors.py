@@ -1,6 +1,5 @@
 """What pydantic found wrong, in the words of the file that the user wrote."""
 
-import difflib
 import re
 import reprlib
 from collections.abc import Sequence
@@ -51,8 +50,7 @@ def _explain(problem: Any) -> str:
         expected = _fields_at(problem["loc"])
         if expected == ["method"]:
             return f"{name}: full training has no settings; remove it."
-        near = difflib.get_close_matches(where[-1], expected, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(expected)}."
+        hint = did_you_mean(where[-1], expected, most=1) or f"expected one of {', '.join(expected)}."
         return f"{name}: this key is not known; {hint}"
     if problem["type"] == "missing":
         return f"{name} is missing."
