@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
-from raptr.config.base import SECTION, Name
+from raptr.config.base import SECTION, CountOrShare, Name
 from raptr.config.data import DataConfig
 from raptr.config.denoising import DenoisingConfig
 from raptr.config.methods import SETTINGS, AnySettings, MethodSettings
@@ -74,7 +74,7 @@ def _interval(every: int | float, steps: int) -> int:
     return every if isinstance(every, int) else max(1, math.ceil(every * steps))
 
 
-Interval = Annotated[int | float, AfterValidator(_is_count_or_share)]
+Interval = Annotated[CountOrShare, AfterValidator(_is_count_or_share)]
 
 
 class EvaluationConfig(_Section):
