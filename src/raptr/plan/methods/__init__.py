@@ -1,4 +1,8 @@
-"""The methods. A file defines one family; a method is known to configs and the command line by its ``name``."""
+"""The methods. A file defines one family; a method is known to configs and the command line by its ``name``.
+
+Three kinds of plans serve most of them: ``path_plan``, ``rate_plan`` and ``growth_plan``. ``spec_parts`` holds what
+several specs share.
+"""
 
 from typing import TYPE_CHECKING, Any
 
