@@ -6,9 +6,9 @@ parts that they own (``model.config``, ``training``) are checked where they are 
 """
 
 from raptr.config.data import DataConfig, SourceConfig
-from raptr.config.denoising import DenoisingConfig
 from raptr.config.load import dump, load, parse, presets, with_settings
 from raptr.config.methods import SETTINGS, SMALLER, MethodSettings, SmallerSettings
+from raptr.config.objective import DenoisingConfig
 from raptr.config.schema import RunConfig
 
 __all__ = [

@@ -7,8 +7,8 @@ from pydantic import AfterValidator, BaseModel, Field, field_validator, model_va
 
 from raptr.config.base import SECTION, CountOrShare, Name
 from raptr.config.data import DataConfig
-from raptr.config.denoising import DenoisingConfig
 from raptr.config.methods import SETTINGS, AnySettings, MethodSettings
+from raptr.config.objective import CausalConfig, ObjectiveConfig
 from raptr.errors import RaptrError
 from raptr.messages import did_you_mean
 from raptr.plan import Method
@@ -48,20 +48,6 @@ class ModelConfig(_Section):
         if self.architecture is not None and (self.from_config is not None or self.from_pretrained is not None):
             raise ValueError("architecture follows from from_config or from_pretrained; remove it")
         return self
-
-
-class CausalConfig(_Section):
-    """Every token is predicted from those before it."""
-
-    name: Literal["causal"] = "causal"
-
-
-class MaskedConfig(_Section):
-    """Masked tokens are predicted, as in BERT; ``whole_words`` masks all tokens of a word or none."""
-
-    name: Literal["masked"] = "masked"
-    rate: float = Field(default=0.15, gt=0, le=1)
-    whole_words: bool = False
 
 
 def _is_count_or_share(every: int | float) -> int | float:
@@ -111,9 +97,6 @@ class StabilityConfig(_Section):
     """An update whose loss or gradient norm is not finite is not made; at so many in a row the run stops."""
 
     max_skipped_updates: int = Field(default=10, ge=1)
-
-
-ObjectiveConfig = Annotated[CausalConfig | MaskedConfig | DenoisingConfig, Field(discriminator="name")]
 
 
 class RunConfig(_Section):

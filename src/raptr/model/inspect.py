@@ -13,7 +13,7 @@ from raptr.model.discovery.meta_twin import Inputs, longest_sequence, takes_imag
 from raptr.model.flops import flops_of
 from raptr.model.stacks import Blocks, Stack, StacksNotFound, config_of, lists_of, side_of
 from raptr.plan import LayerCosts, ModelShape, RaPTr, plan_cost
-from raptr.plan.methods.common import HALF_DEPTH
+from raptr.plan.methods.spec_parts import HALF_DEPTH
 
 
 @dataclass(frozen=True, kw_only=True)

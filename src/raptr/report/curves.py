@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from raptr.results.active_loss import trained_loss
-from raptr.results.metrics import Floats
-from raptr.results.run import Run
+from raptr.results.metric_arrays import Floats
+from raptr.results.run_files import Run
 from raptr.results.statistics import t_interval
 from raptr.units import prefix_of, time_unit
 

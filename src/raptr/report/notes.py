@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from raptr.report.figures.boundaries import boundaries_of, levels_of
+from raptr.report.figures.boundary_loss import boundaries_of, levels_of
 from raptr.report.figures.common import CROWD
-from raptr.report.figures.paths import Panel
+from raptr.report.figures.path_panels import Panel
 from raptr.report.recorded_paths import Source
 from raptr.report.table import values_text
 from raptr.report.verdict import budget_text
 from raptr.results.active_loss import grows
 from raptr.results.equal_loss import FEWEST, RESAMPLES
 from raptr.results.folder import Comparison, Method
-from raptr.results.run import SMALLER
+from raptr.results.run_files import SMALLER
 from raptr.rundir.boundary_jump import WINDOW
 
 MANY = 10  # seeds: with fewer, the bootstrap's intervals are clearly too short

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raptr.results.run import SMALLER, Run
+from raptr.results.run_files import SMALLER, Run
 from raptr.rundir.json_record import as_record
 
 _WRONG = {

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raptr.plan.fields import check_fields, check_share
-from raptr.plan.methods.common import Inverse, Redraw
 from raptr.plan.methods.rate_plan import Depths, RatePlan, bind_rates
+from raptr.plan.methods.spec_parts import Inverse, Redraw
 from raptr.plan.shape import ModelShape
 
 
