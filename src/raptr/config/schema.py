@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BaseModel, Field, field_validator, model_va
 from raptr.config.base import SECTION, Name
 from raptr.config.data import DataConfig
 from raptr.config.denoising import DenoisingConfig
-from raptr.config.methods import SETTINGS, AnySettings, MethodSettings
+from raptr.config.method_settings import MethodSettings
+from raptr.config.methods import SETTINGS, AnySettings
 from raptr.errors import RaptrError
 from raptr.messages import did_you_mean
 from raptr.plan import Method
