@@ -189,7 +189,7 @@ _VERDICTS = {
 @cache
 def points() -> tuple[Point, ...]:
     """All that was measured."""
-    text = (resources.files("raptr") / FILE).read_text(encoding="utf-8")
+    text = (resources.files("raptr.cli") / FILE).read_text(encoding="utf-8")
     return tuple(Point(**point) for point in json.loads(text))
 
 
