@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from raptr.cli.outlook import points
-from raptr.config.catalogue import SHAPE, STEPS, entries, smaller_share
-from raptr.config.methods import SETTINGS, SMALLER
-from raptr.plan import METHODS, RaPTr, Schedule
+from raptr.config.catalogue import SHAPE, STEPS, default_share, entries
+from raptr.config.methods import SETTINGS
+from raptr.config.smaller import SMALLER
+from raptr.plan import METHODS, ModelShape, RaPTr, Schedule
 from raptr.plan.cost import layer_share, plan_cost
 from raptr.plan.methods import (
     MIDAS,
@@ -110,7 +111,8 @@ def saving(key: str) -> str:
             for steps in (1_000, 100_000)
         ]
     if key == SMALLER:
-        rows = [("default, 9 of 12 layers", own), ("default, 18 of 24 layers", smaller_share(24))]
+        deeper = default_share(key, ModelShape.of(layers=24))
+        rows = [("default, 9 of 12 layers", own), ("default, 18 of 24 layers", deeper)]
     return _table(
         ("settings", "layer FLOPs of full training", "fewer"),
         [(what, share(value), f"{1 / value:.3f}x") for what, value in rows],

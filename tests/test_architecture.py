@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -205,6 +206,53 @@ def test_the_contracts_cover_every_room() -> None:
     # with `containers`, layers are named without their container
     named |= {f"raptr.{name}" for name in named}
     assert sorted(rooms - named) == []
+
+
+# Who knows the control
+
+CONTROL = re.compile(r"SMALLER|Smaller|smaller(?=_|['\"`])|(?<=[_'\"`])smaller|smaller (dense )?model")
+"""Names of the control that is a smaller model, not the comparative of everyday English."""
+
+KNOW_THE_CONTROL = {
+    "config/smaller.py": "the control: its settings and their model",
+    "config/methods.py": "registers it beside the methods",
+    "report/notes.py": "the part of a model that a growing method trains first",
+}
+
+
+def _naming(folder: Path) -> dict[str, list[str]]:
+    """The lines that name the control, by file."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(folder.rglob("*.py")):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        named = [line.strip() for line in lines if CONTROL.search(line)]
+        if named:
+            found[file.relative_to(folder).as_posix()] = named
+    return found
+
+
+def test_only_its_own_module_and_its_registration_name_the_control() -> None:
+    found = _naming(ROOT)
+    assert set(found) == set(KNOW_THE_CONTROL)
+    assert len(found["config/methods.py"]) == 2, "the import and the entry of SETTINGS"
+    assert len(found["report/notes.py"]) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'if info.control == "smaller":',
+        "from raptr.config import SMALLER",
+        "task = smaller_task(task, label)",
+        "settings = SmallerSettings()",
+        '"""The task of the smaller model."""',
+    ],
+)
+def test_a_special_case_of_the_control_is_found(line: str, tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(f"{line}\n")
+    assert _naming(tmp_path) == {"task.py": [line]}
+    (tmp_path / "task.py").write_text("a stage is smaller than its set; begin with a smaller seed\n")
+    assert _naming(tmp_path) == {}
 
 
 # What importing costs

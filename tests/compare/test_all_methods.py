@@ -13,7 +13,7 @@ from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.plan import METHODS, plan_cost
 from raptr.results import summarise
-from raptr.train.task import prepare_task, smaller_task
+from raptr.train.task import prepare_task, task_of
 from train.test_methods import DROPPING, GROWING, MODEL
 
 BERT = {
@@ -96,7 +96,7 @@ def test_the_smaller_model_costs_a_step_of_raptr_and_is_a_model_of_its_own(finis
 def test_the_smaller_models_depth_can_be_given(layers: str | None, expected: tuple[int, ...], cache: Path) -> None:
     methods = {"raptr": {"schedule": "2-3-4"}, "smaller": {"layers": layers}}
     task = prepare_task(tiny(model=MODEL, methods=methods), cache)
-    small = smaller_task(task, "smaller")
+    small = task_of(task, "smaller")
     assert small.shape.layers == expected
     assert small.steps == task.steps
     assert small.costs.other == task.costs.other
@@ -108,7 +108,7 @@ def test_the_depth_of_equal_cost_is_the_nearest(cache: Path) -> None:
         task = prepare_task(tiny(model=MODEL, methods={"raptr": {"schedule": schedule, "fixed": []}}), cache)
         plan = task.config.build_method("raptr").plan(task.shape, task.steps)
         mean = sum(stage.total for stage in plan_cost(plan, task.costs)) / task.steps
-        (chosen,) = smaller_task(task, "smaller").shape.layers
+        (chosen,) = task_of(task, "smaller").shape.layers
         by_hand = [abs(sum(task.costs.layers[0][:n]) + task.costs.other - mean) for n in range(1, 4)]
         assert by_hand[chosen - 1] == min(by_hand)
 
@@ -120,7 +120,7 @@ def test_the_depth_of_equal_cost_is_the_nearest(cache: Path) -> None:
 def test_a_depth_that_is_not_smaller_is_refused(layers: str, message: str, cache: Path) -> None:
     task = prepare_task(tiny(model=MODEL, methods={"smaller": {"layers": layers}}), cache)
     with pytest.raises(RaptrError, match=message):
-        smaller_task(task, "smaller")
+        task_of(task, "smaller")
 
 
 @pytest.mark.slow

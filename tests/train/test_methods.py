@@ -10,7 +10,8 @@ import torch
 
 from helpers.runs import TINY, metrics, run, tiny
 from raptr import Subnetwork, attach
-from raptr.config import SETTINGS, SMALLER, RunConfig
+from raptr.config import SETTINGS, RunConfig
+from raptr.config.smaller import SMALLER
 from raptr.plan import METHODS, Full, LayerCosts, ModelShape, Plan, plan_cost, trained_part
 from raptr.train.callbacks.metrics import layer_flops
 from raptr.train.setup.model import build_model

@@ -18,7 +18,7 @@ from raptr.results.statistics import Decision
 from raptr.units import decimal, quantity
 
 if TYPE_CHECKING:
-    from raptr.config.methods import MethodSettings
+    from raptr.config.method_settings import MethodSettings
     from raptr.train.task import Planned
 
 FILE = "measured.json"

@@ -3,13 +3,10 @@
 from typing import Literal
 
 from raptr.errors import RaptrError
-from raptr.plan import Full, LayerCosts, Method, ModelShape, plan_cost, steps_for
+from raptr.plan import Full, LayerCosts, Method, plan_cost, steps_for
 from raptr.train.task import Task
 
 Budget = Literal["flops", "steps", "tokens", "seconds"]
-
-Trained = tuple[ModelShape, LayerCosts]
-"""A model's shape and what a step of it costs."""
 
 NOTES: dict[Budget, str] = {
     "flops": "Budget: every method is given the steps whose expected total FLOPs are those of full training, to within "
@@ -21,7 +18,12 @@ NOTES: dict[Budget, str] = {
 }
 
 
-def steps_of(method: Method, task: Task, budget: Budget, costs: LayerCosts, trained: Trained | None = None) -> int:
+def spent_by_full(task: Task, costs: LayerCosts) -> float:
+    """Return the total cost of full training of a task: its FLOPs or its seconds, as the costs of one step are."""
+    return sum(stage.total for stage in plan_cost(Full().plan(task.shape, task.steps), costs))
+
+
+def steps_of(method: Method, task: Task, budget: Budget, costs: LayerCosts, spent: float | None = None) -> int:
     """The number of steps of a method under a budget that is what full training spends.
 
     - ``flops``: the expected total training FLOPs agree with those of full training for the
@@ -33,23 +35,20 @@ def steps_of(method: Method, task: Task, budget: Budget, costs: LayerCosts, trai
 
     Args:
         method: whose steps are asked for.
-        task: the comparison's; its steps are those of full training.
+        task: of the model that the method trains; its steps are those of full training.
         budget: what is held equal.
         costs: of one step, in FLOPs or in seconds (`raptr.compare.step_timing.Clock.costs`).
-        trained: shape and costs of the model that this method trains, where it is not the task's.
+        spent: what full training of the comparison's model spends; by default that of the task's model.
 
     Raises:
         RaptrError: the method's schedule does not fit, or no number of steps meets the budget.
     """
-    shape, own = trained or (task.shape, costs)
-    if trained is None:
-        task.plan(method)
+    task.plan(method)
     if budget in ("steps", "tokens"):
         return task.steps
-    full = Full().plan(task.shape, task.steps)
-    spent = sum(stage.total for stage in plan_cost(full, costs))
+    spent = spent_by_full(task, costs) if spent is None else spent
     try:
-        return steps_for(spent, lambda steps: method.plan(shape, steps), own)
+        return steps_for(spent, lambda steps: method.plan(task.shape, steps), costs)
     except RaptrError as error:
         raise RaptrError(
             f"no number of steps gives {method} the {budget} of {task.steps} steps of full training: {error} "

@@ -29,7 +29,6 @@ _ALWAYS = (
     "The same seed gives every method the same initial weights and the same data in the same order; "
     "differences are paired by seed.",
 )
-_SMALLER = "A smaller model has initial weights of its own: its differences are paired by the data only."
 _UNTUNED = "Nothing was tuned: every method uses the same learning rate and batch size."
 _TUNED = (
     "Tuned for every method alike, with as many trials each, on the first half of the validation text and with other "
@@ -209,10 +208,20 @@ def _tune(comparison: Comparison) -> dict[str, sweep.Values] | None:
     return chosen
 
 
+def _own_weights(comparison: Comparison) -> list[str]:
+    """One sentence for each kind of model that is not the comparison's."""
+    config = comparison.task.config
+    kinds = dict.fromkeys(config.settings(label).own_model for label in comparison.labels)
+    return [
+        f"{kind[0].upper()}{kind[1:]} has initial weights of its own: its differences are paired by the data only."
+        for kind in kinds
+        if kind
+    ]
+
+
 def _description(comparison: Comparison, workers: int) -> ComparisonInfo:
     """The content of comparison.json: what belongs to the comparison, for the report."""
-    own = [_SMALLER] if comparison.smaller else []
-    notes = [NOTES[comparison.budget], *_ALWAYS, *own, _TUNED if comparison.grid else _UNTUNED]
+    notes = [NOTES[comparison.budget], *_ALWAYS, *_own_weights(comparison), _TUNED if comparison.grid else _UNTUNED]
     if workers > 1 or _SIDE_BY_SIDE in read_text(comparison.folder / COMPARISON_INFO):
         notes.append(_SIDE_BY_SIDE)
     return ComparisonInfo(

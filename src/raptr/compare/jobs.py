@@ -26,8 +26,7 @@ class Comparison:
     Attributes:
         folder: where it is kept.
         task: data, model and costs, with the config's number of steps for full training.
-        smaller: the task of each label that trains a smaller model instead.
-        labels: the methods.
+        tasks: of each label; the comparison's own, except of a method that trains a model of its own.
         seeds: the reported seeds.
         budget: what is held equal.
         steps: of each method.
@@ -37,13 +36,17 @@ class Comparison:
 
     folder: Path
     task: Task
-    smaller: dict[str, Task]
-    labels: tuple[str, ...]
+    tasks: dict[str, Task]
     seeds: tuple[int, ...]
     budget: Budget
     steps: dict[str, int]
     grid: dict[str, list[Any]]
     tuning_seeds: tuple[int, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The methods."""
+        return tuple(self.tasks)
 
     def trials(self) -> list[Job]:
         """The runs that tune; none without a grid."""
@@ -69,7 +72,7 @@ class Comparison:
         return [job.name for job in self.runs({}) if read_result(self.folder / job.name) is None]
 
     def _job(self, name: str, label: str, seed: int, values: sweep.Values, part: str | None) -> Job:
-        task = self.smaller.get(label, self.task)
+        task = self.tasks[label]
         config = sweep.with_values(task.config, values)
         config = sweep.on_part(config, part) if part else config
         return Job(name=name, task=_run_task(replace(task, config=config), label, seed, self.steps[label]))

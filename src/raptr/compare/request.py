@@ -1,6 +1,6 @@
 """What is asked of a comparison, checked, and what it then trains."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,13 @@ from typing import Any
 from rich.console import Console
 
 from raptr.compare import sweep
-from raptr.compare.budget import Budget, steps_of
+from raptr.compare.budget import Budget, spent_by_full, steps_of
 from raptr.compare.jobs import Comparison
 from raptr.compare.step_timing import read_clock
 from raptr.config import SETTINGS, RunConfig, parse
 from raptr.errors import RaptrError
-from raptr.train.setup.smaller_model import is_smaller
-from raptr.train.task import Task, prepare_task, smaller_task
+from raptr.plan import LayerCosts
+from raptr.train.task import Task, prepare_task, task_of
 
 ALL = "all"
 """Stands for every method of raptr and every entry of a config."""
@@ -64,54 +64,57 @@ def planned(asked: Asked, console: Console) -> Comparison:
         methods = tuple(dict.fromkeys([*SETTINGS, *config.methods]))
     _check(config, methods, asked.seeds, asked.tuning_seeds)
     task = prepare_task(config, asked.cache)
-    if every:
-        methods = tuple(_fitting(methods, task, console))
-    comparison = Comparison(
+    tasks = _fitting(methods, task, console) if every else {label: task_of(task, label) for label in methods}
+    return Comparison(
         folder=asked.folder,
         task=task,
-        smaller={label: smaller_task(task, label) for label in methods if is_smaller(config, label)},
-        labels=methods,
+        tasks=tasks,
         seeds=tuple(config.seed + k for k in range(asked.seeds)),
         budget=asked.budget,
-        steps={},
+        steps=_steps(task, tasks, asked.budget),
         grid=asked.grid,
         tuning_seeds=tuple(sweep.tuning_seeds(config, asked.tuning_seeds)) if asked.grid else (),
     )
-    trained = {label: (own.shape, own.costs) for label, own in comparison.smaller.items()}
-    steps = {
-        label: steps_of(config.build_method(label), task, asked.budget, task.costs, trained.get(label))
-        for label in methods
-    }
-    return replace(comparison, steps=steps)
 
 
 def on_the_clock(comparison: Comparison, console: Console) -> Comparison:
     """The same, with the steps that a budget in seconds gives; its folder keeps the measured clock."""
     if comparison.budget != "seconds":
         return comparison
-    task = comparison.task
-    clock = read_clock(task, comparison.folder, console)
-    costs = clock.costs(task.costs)
-    trained = {label: (own.shape, clock.costs(own.costs)) for label, own in comparison.smaller.items()}
-    timed = {
-        label: steps_of(task.config.build_method(label), task, "seconds", costs, trained.get(label))
-        for label in comparison.labels
+    clock = read_clock(comparison.task, comparison.folder, console)
+    return replace(comparison, steps=_steps(comparison.task, comparison.tasks, "seconds", clock.costs))
+
+
+def _steps(
+    task: Task, tasks: Mapping[str, Task], budget: Budget, seconds: Callable[[LayerCosts], LayerCosts] | None = None
+) -> dict[str, int]:
+    """The steps of each method, which all spend what full training of the comparison's model does.
+
+    Args:
+        task: the comparison's.
+        tasks: of each method.
+        budget: what is held equal.
+        seconds: turns the FLOPs of a step into its seconds, for a budget in these.
+    """
+    costs = {label: seconds(own.costs) if seconds else own.costs for label, own in tasks.items()}
+    spent = spent_by_full(task, seconds(task.costs) if seconds else task.costs)
+    return {
+        label: steps_of(task.config.build_method(label), own, budget, costs[label], spent)
+        for label, own in tasks.items()
     }
-    return replace(comparison, steps=timed)
 
 
-def _fitting(methods: Sequence[str], task: Task, console: Console) -> list[str]:
-    """Those of all methods that fit the model; the others are named with the reason."""
-    found = []
+def _fitting(methods: Sequence[str], task: Task, console: Console) -> dict[str, Task]:
+    """The tasks of those of all methods that fit the model; the others are named with the reason."""
+    found = {}
     for label in methods:
         try:
-            if is_smaller(task.config, label):
-                smaller_task(task, label)
-            task.plan(task.config.build_method(label))
+            own = task_of(task, label)
+            own.plan(task.config.build_method(label))
         except RaptrError as error:
             console.print(f"left out: {label}: {error}", highlight=False, soft_wrap=True)
         else:
-            found.append(label)
+            found[label] = own
     return found
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from raptr.config.load import load, presets
-from raptr.config.methods import SETTINGS, SMALLER
+from raptr.config.method_settings import GivenModel
+from raptr.config.methods import SETTINGS
 from raptr.config.schema import RunConfig
 from raptr.errors import RaptrError
 from raptr.messages import did_you_mean
-from raptr.plan import METHODS, ModelShape, RaPTr
+from raptr.plan import METHODS, LayerCosts, ModelShape
 from raptr.plan.cost import layer_share
 
 SHAPE = ModelShape.of(layers=12, heads=12, neurons=3072)
@@ -46,7 +47,7 @@ class Entry:
 
 
 def entries() -> tuple[Entry, ...]:
-    """Every method, and the control that is a smaller model."""
+    """Every method, and the control."""
     return tuple(Entry(key=key, line=first_line(SETTINGS[key]), share=default_share(key)) for key in SETTINGS)
 
 
@@ -56,18 +57,14 @@ def first_line(documented: Any) -> str:
     return re.sub(r"\*(\w+)\*", r"\1", line)
 
 
-def default_share(key: str) -> float:
+def default_share(key: str, shape: ModelShape = SHAPE) -> float:
     """The expected layer FLOPs of a method's defaults, as a share of full training's."""
-    if key == SMALLER:
-        return smaller_share(SHAPE.layers[0])
+    if SETTINGS[key].own_model:
+        costs = LayerCosts.uniform(shape)
+        given = GivenModel(shape=shape, costs=costs, steps=STEPS, method=lambda label: METHODS[label]())
+        return sum(SETTINGS[key](method=key).own_sizes(key, given)) / sum(shape.layers)
     method: Any = METHODS[key]()
-    return layer_share(method.plan(SHAPE, STEPS))
-
-
-def smaller_share(layers: int) -> float:
-    """The same for the smaller model: the whole number of layers nearest to the mean of RaPTr's steps."""
-    mean = layers * layer_share(RaPTr().plan(ModelShape.of(layers=layers), STEPS))
-    return min(range(1, layers + 1), key=lambda count: abs(count - mean)) / layers
+    return layer_share(method.plan(shape, STEPS))
 
 
 def card(key: str) -> str:

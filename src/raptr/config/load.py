@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from raptr.config.methods import SETTINGS, SMALLER
+from raptr.config.methods import SETTINGS
 from raptr.config.schema import RunConfig
 from raptr.config.validation_errors import explained
 from raptr.config.yaml import read_yaml, write_yaml
@@ -58,15 +58,15 @@ def with_settings(method: str, settings: Mapping[str, Any], overrides: Sequence[
     Raises:
         RaptrError: an unknown method, or settings that it has not or that cannot be right.
     """
-    if method == SMALLER:
-        raise RaptrError(
-            f"{SMALLER!r} is a model with fewer layers, not a plan for this one; "
-            f"`raptr compare --methods full,{SMALLER}` trains it beside others, and "
-            f"`raptr plan CONFIG method={SMALLER}` plans it for the model of a config."
-        )
     if method not in SETTINGS:
         hint = did_you_mean(method, SETTINGS) or f"there are: {', '.join(SETTINGS)}."
         raise RaptrError(f"method {method!r} is not known; {hint}")
+    if SETTINGS[method].own_model:
+        raise RaptrError(
+            f"{method!r} is a model with fewer layers, not a plan for this one; "
+            f"`raptr compare --methods full,{method}` trains it beside others, and "
+            f"`raptr plan CONFIG method={method}` plans it for the model of a config."
+        )
     given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     for override in overrides:
         _apply(given, override)

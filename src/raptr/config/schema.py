@@ -7,7 +7,8 @@ from pydantic import AfterValidator, BaseModel, Field, field_validator, model_va
 
 from raptr.config.base import SECTION, CountOrShare, Name
 from raptr.config.data import DataConfig
-from raptr.config.methods import SETTINGS, AnySettings, MethodSettings
+from raptr.config.method_settings import MethodSettings
+from raptr.config.methods import SETTINGS, AnySettings
 from raptr.config.objective import CausalConfig, ObjectiveConfig
 from raptr.errors import RaptrError
 from raptr.messages import did_you_mean

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from raptr.config import own_model_of
 from raptr.report.figures.boundary_loss import boundaries_of, levels_of
 from raptr.report.figures.common import CROWD
 from raptr.report.figures.path_panels import Panel
@@ -11,7 +12,6 @@ from raptr.report.verdict import budget_text
 from raptr.results.active_loss import grows
 from raptr.results.equal_loss import FEWEST, RESAMPLES
 from raptr.results.folder import Comparison, Method
-from raptr.results.run_files import SMALLER
 from raptr.rundir.boundary_jump import WINDOW
 
 MANY = 10  # seeds: with fewer, the bootstrap's intervals are clearly too short
@@ -44,10 +44,11 @@ def result_note(comparison: Comparison) -> str:
     parts = [f"Compared at {budget_text(comparison.budget)}." if comparison.budget else ""]
     parts.append(f"n = {counted} {'seed' if seeds == [1] else 'seeds'} a method; costs are means over them.")
     parts.append("Under a loss and a difference stands the 95% interval. Difference: method minus baseline.")
-    smaller = [method for method in comparison.methods if method.control == SMALLER]
-    if smaller:
+    controls = dict.fromkeys(method.control for method in comparison.methods if own_model_of(method.control))
+    for control in controls:
+        names = [method.name for method in comparison.methods if method.control == control]
         parts.append(
-            f"{'; '.join(method.name for method in smaller)}: a smaller model, trained whole, as a control. "
+            f"{'; '.join(names)}: {own_model_of(control)}, trained whole, as a control. "
             "It has parameters and FLOPs of a step of its own, and its loss is that of all its layers."
         )
     return " ".join(part for part in parts if part)

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raptr import units
+from raptr.config import own_model_of
 from raptr.report.figures.boundary_loss import boundaries_of
 from raptr.report.figures.stage_speed import speeds_of
 from raptr.results.boundaries import Boundary
 from raptr.results.equal_loss import Measure
 from raptr.results.folder import Comparison, Method
 from raptr.results.outcome import Losses, verdict_text
-from raptr.results.run_files import SMALLER
 from raptr.results.statistics import DECIDED
 from raptr.results.sweep_record import Sweep, Values
 
@@ -82,13 +82,14 @@ def cells(method: Method) -> dict[str, Cell]:
 def control_note(method: Method) -> str:
     """Returns what a control is, in words; nothing for a method.
 
-    Of a smaller model it is said how large it is: its parameters and its FLOPs of a step are its own.
+    The size of a known control's model is given: its parameters and its FLOPs of a step are its own.
     """
-    if method.control != SMALLER:
+    kind = own_model_of(method.control)
+    if not kind:
         return f"control: {method.control}" if method.control else ""
     run = method.runs[0]
     parameters = units.quantity(run.info.model.get("parameters"))
-    return f"a smaller model: {units.layers([size for _, size in run.stacks])} layers, {parameters} parameters"
+    return f"{kind}: {units.layers([size for _, size in run.stacks])} layers, {parameters} parameters"
 
 
 def loss_cell(losses: Losses) -> Cell:

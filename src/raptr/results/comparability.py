@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raptr.results.run_files import SMALLER, Run
+from raptr.results.run_files import Run
 from raptr.rundir.json_record import as_record
 
 _WRONG = {
@@ -17,7 +17,7 @@ _WRONG = {
     ("environment", "torch"): "version of torch",
     ("environment", "transformers"): "version of transformers",
 }
-# What a smaller model has of its own, and should.
+# What a control's model has of its own, and should.
 _OF_SIZE = (("model", "parameters"), ("flops",))
 _CLOCK = {
     ("environment", "device"): "device",
@@ -29,10 +29,9 @@ _CLOCK = {
 def disagreements(runs: Sequence[Run]) -> tuple[str, ...]:
     """Returns what differs between runs that should differ in method and seed only, one sentence each.
 
-    A run that does not say something is not held against the others, and the size of a control that is a
-    smaller model is its own.
+    A run that does not say something is not held against the others, and the size of a control's model is its own.
     """
-    equal = [run for run in runs if run.control != SMALLER]
+    equal = [run for run in runs if not run.control]
     wrong = [_differing(equal if path in _OF_SIZE else runs, path, name) for path, name in _WRONG.items()]
     clock = [_differing(runs, path, name) for path, name in _CLOCK.items()]
     return (

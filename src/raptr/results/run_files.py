@@ -11,8 +11,6 @@ from raptr.rundir.metrics_lines import BoundaryLine
 from raptr.rundir.paths import CONFIG, METRICS, RESULT, RUN_INFO, read_json, read_text
 from raptr.rundir.run_record import BROKEN, Result, RunInfo
 
-SMALLER = "smaller"  # the control that is a dense model of fewer layers
-
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -68,7 +66,7 @@ class Run:
 
     @property
     def control(self) -> str:
-        """What the run is a control for, such as `SMALLER`; empty for a method."""
+        """The key of the control that the run is, which has a model of its own; empty for a method."""
         return self.info.control
 
     @property

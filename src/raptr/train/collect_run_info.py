@@ -10,13 +10,11 @@ from pathlib import Path
 import torch
 
 import raptr
-from raptr.config import SMALLER, RunConfig
 from raptr.model import CONVENTION
-from raptr.plan import ModelShape, Plan, fingerprint
+from raptr.plan import Plan, fingerprint
 from raptr.rundir.run_record import Environment, FlopsInfo, ModelInfo, PlanInfo, Result, RunInfo
 from raptr.train.callbacks.metrics import Progress
 from raptr.train.ranks import world_size
-from raptr.train.setup.smaller_model import is_smaller
 from raptr.train.task import Task
 
 
@@ -40,24 +38,17 @@ def result_of(task: Task, progress: Progress, steps: int, skipped: int) -> Resul
     )
 
 
-def label_of(config: RunConfig, shape: ModelShape) -> str:
-    """What a run is called: its method, or the size of the smaller model that it trains."""
-    if is_smaller(config):
-        return f"Smaller, {'+'.join(map(str, shape.layers))} layers"
-    return str(config.build_method())
-
-
 def run_info_of(task: Task, plan: Plan, command: str) -> RunInfo:
     """What is known of a run before it begins."""
-    config = task.config
+    config, settings = task.config, task.config.settings(task.config.method)
     flops = FlopsInfo(convention=CONVENTION, layers=task.costs.layers, other=task.costs.other)
     if task.predictions is not None:
         flops["predictions"] = task.predictions
     return RunInfo(
         name=config.name,
         method=config.method,
-        label=label_of(task.config, plan.shape),
-        control=SMALLER if is_smaller(config) else "",
+        label=settings.run_label(plan.shape, config.seed),
+        control=settings.control,
         seed=config.seed,
         steps=task.steps,
         plan=PlanInfo.of_plan(plan, fingerprint(plan, task.shape, task.steps)),

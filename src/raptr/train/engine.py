@@ -35,7 +35,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from raptr.config import SMALLER, RunConfig, dump
+from raptr.config import RunConfig, dump
 from raptr.errors import RaptrError, Stopped
 from raptr.lock import locked
 from raptr.plan import Plan
@@ -269,12 +269,12 @@ def _found(task: Task, plan: Plan, folder: Path, info: RunInfo, allowed: Collect
 def _config_changes(folder: Path, config: RunConfig, info: RunInfo) -> list[Change]:
     """How the config differs from that of the run in a folder.
 
-    What ``methods`` says of a smaller model is in the model's config as well, and in runs of before only there.
+    The depth of a control's own model is in the model's config; older runs do not have it in ``methods``, too.
     """
     found = config_changes(folder, config)
-    if info.control == SMALLER and (folder / RUN_INFO).exists():
+    if info.control and (folder / RUN_INFO).exists():
         with recorded(folder / RUN_INFO) as content:
-            if RunInfo.of(content).control == SMALLER:
+            if RunInfo.of(content).control == info.control:
                 return [change for change in found if change.key.partition(".")[0] != "methods"]
     return found
 

@@ -32,8 +32,8 @@ from raptr.plan.schedule import MOST_STEPS
 from raptr.train.setup.arguments import batch_of, build_arguments, rows_of
 from raptr.train.setup.denoising_windows import Denoised, denoise, denoising_costs
 from raptr.train.setup.model import SPECIAL_TOKENS, build_model, build_model_config
+from raptr.train.setup.own_model import own_config
 from raptr.train.setup.predictions import predictions_of
-from raptr.train.setup.smaller_model import is_to_shrink, smaller_config
 from raptr.train.setup.special_tokens import check_room, marked, vocabulary_of
 
 _VALIDATION_SEED = 0
@@ -240,29 +240,32 @@ def with_config(task: Task, config: RunConfig) -> Task:
     return replace(task, config=config, **_model_facts(config, task.store, task.batch))
 
 
-def smaller_task(task: Task, label: str) -> Task:
-    """The task with the smaller model: its own depth, initial weights, FLOPs and checkpoint, on the same data.
+def task_of(task: Task, label: str) -> Task:
+    """Return the task of an entry of the config: the same, unless the entry's method trains a model of its own.
+
+    An own model has its own depth, initial weights, FLOPs and checkpoint, on the same data.
 
     Args:
-        task: of the larger model.
-        label: of the entry of its config, which may give the depth.
+        task: of the config's model.
+        label: of the entry.
 
     Raises:
-        RaptrError: the depth is not smaller, does not fit, or cannot be changed in this model.
+        RaptrError: as `own_config`.
     """
-    smaller = smaller_config(
+    own = own_config(
         task.config, label, model_config=task.model_config, shape=task.shape, costs=task.costs, steps=task.steps
     )
-    return with_config(task, smaller)
+    return task if own is task.config else with_config(task, own)
 
 
 def own_task(task: Task) -> Task:
-    """The task of the model that the config's method trains: the smaller one, where that is the method.
+    """Return the task of the model that the config's method trains; the same if the task has that model already.
 
     Raises:
-        RaptrError: as `smaller_task`.
+        RaptrError: as `own_config`.
     """
-    return smaller_task(task, task.config.method) if is_to_shrink(task.config, task.shape) else task
+    label = task.config.method
+    return task if task.config.settings(label).is_own(task.shape) else task_of(task, label)
 
 
 def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]:
@@ -301,7 +304,7 @@ class Planned(NamedTuple):
         costs: FLOPs of one step of the whole batch.
         objective: causal, masked or denoising.
         pre_norm: whether the layers' norms come before attention and MLP.
-        parameters: in the layers of the config's model, which a smaller model is compared with.
+        parameters: in the layers of the config's model, which a control with another model is compared with.
         tokens: of full training of that model, for as many FLOPs as the run has.
         layers: of that model.
     """
@@ -330,8 +333,8 @@ def plan_run(config: RunConfig) -> Planned:
     model_config = build_model_config(config, vocabulary_of(config))
     given = measured = measure(config, model_config)
     shape, own, objective = given.layers.shape, config.settings(config.method), config.objective.name
-    if is_to_shrink(config, shape):
-        config = smaller_config(
+    if not own.is_own(shape):
+        config = own_config(
             config, config.method, model_config=model_config, shape=shape, costs=given.costs, steps=steps
         )
         measured = measure(config, build_model_config(config, vocabulary_of(config)))

@@ -10,11 +10,12 @@ from rich.console import Console
 from helpers.runs import metrics, run, tiny
 from raptr.compare import compare
 from raptr.config import RunConfig, load
+from raptr.config.method_settings import GivenModel
+from raptr.config.smaller import SmallerSettings
 from raptr.config.yaml import read_yaml, write_yaml
 from raptr.errors import RaptrError
-from raptr.plan import ModelShape, StackShape
-from raptr.train.setup.smaller_model import _given, _written, is_to_shrink
-from raptr.train.task import own_task, plan_run, prepare_task, smaller_task
+from raptr.plan import METHODS, LayerCosts, ModelShape, StackShape
+from raptr.train.task import own_task, plan_run, prepare_task, task_of
 from train.resume.test_resume import interrupted
 
 T5 = {
@@ -56,7 +57,7 @@ def test_a_plan_is_of_the_smaller_model(layers: str | None, depth: int, cache: P
     assert planned.plan.shape.layers == (depth,)
     assert planned.name == ("a smaller model" if layers is None else f"a smaller model of {layers} layers")
     larger = prepare_task(smaller(layers), cache)
-    task = smaller_task(larger, "smaller")
+    task = task_of(larger, "smaller")
     assert planned.costs.layers == task.costs.layers
     assert (planned.layers, planned.parameters) == (4, larger.layer_parameters), "what it is compared with"
     assert planned.tokens == pytest.approx(9 * task.costs.total / larger.costs.total * 4 * 16)
@@ -77,20 +78,22 @@ def test_stacks_of_other_depths_are_written_one_by_one() -> None:
     planned = plan_run(smaller("75%", model=T5, objective={"name": "denoising"}, data__sequence_length=512))
     assert planned.plan.shape.layers == (3, 2)
     shape = ModelShape(stacks=(StackShape(name="encoder", layers=4), StackShape(name="decoder", layers=3)))
-    assert _given("3+2", "smaller", shape) == (3, 2)
-    assert _written((3, 2)) == "3+2"
-    assert not is_to_shrink(smaller("4+3"), shape)
-    assert is_to_shrink(smaller("3+2"), shape)
+    costs = LayerCosts.uniform(shape)
+    given = GivenModel(shape=shape, costs=costs, steps=9, method=lambda label: METHODS[label]())
+    assert SmallerSettings(layers="3+2").own_sizes("smaller", given) == (3, 2)
+    assert SmallerSettings().with_sizes((3, 2)).layers == "3+2"
+    assert SmallerSettings(layers="4+3").is_own(shape)
+    assert not SmallerSettings(layers="3+2").is_own(shape)
     for wrong in ("4+3", "5+1", "0+1", "1+1+1"):
         with pytest.raises(RaptrError, match=r"methods\.smaller\.layers is .* \(4\+3\)"):
-            _given(wrong, "smaller", shape)
+            SmallerSettings(layers=wrong).own_sizes("smaller", given)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("before", ["now", "without its depth"])
 def test_a_stopped_run_of_a_comparison_goes_on_by_either_command(before: str, tmp_path: Path, cache: Path) -> None:
     config = smaller(None, checkpoints__every=2)
-    task = smaller_task(prepare_task(config, cache), "smaller")
+    task = task_of(prepare_task(config, cache), "smaller")
     folder = tmp_path / "c" / "smaller-seed0"
 
     compare(
