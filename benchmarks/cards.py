@@ -43,21 +43,6 @@ RESULTS = ROOT / "benchmarks" / "results" / "methods.json"
 
 NOT_YET = "Not measured yet."
 
-IN_A_CONFIG = {
-    "lengths": "Of the stages: equal, proportional (stage k is k**alpha times as long as the first), or a list of "
-    "steps or shares. In Python part of `Schedule`.",
-    "warmup": "Full-model steps that come first: a count, or a share of the run. In Python part of `Schedule`.",
-    "alpha": "The exponent of proportional lengths. In Python part of `Schedule`.",
-    "inactive": "What the optimizer does with skipped layers, freeze or zero (docs/optimizer.md). In Python an "
-    "argument of `net.prepare` and `ProgressiveCallback`.",
-}
-"""Settings that only a config has beside the spec's own."""
-
-SMALLER_SETTINGS = {
-    "layers": "The number of layers: a count, or a share of the model's (75%). None: those whose step costs nearest "
-    "to the mean step of RaPTr as the config has it.",
-}
-
 OTHERS: dict[str, list[tuple[str, Any]]] = {
     "raptr": [
         ("lengths proportional (1:2:3:4)", RaPTr(Schedule.parse("6-8-10-12", lengths="proportional"))),
@@ -91,17 +76,13 @@ OTHERS: dict[str, list[tuple[str, Any]]] = {
 
 def settings(key: str) -> str:
     """The settings of a method: those of its spec, then those that only a config has."""
-    if key == SMALLER:
-        fields = [(name, SETTINGS[key].model_fields[name].default) for name in SETTINGS[key].model_fields]
-        rows = [(name, default, SMALLER_SETTINGS[name]) for name, default in fields if name != "method"]
-        return _table(
-            ("setting", "default", "what"), [(f"`{name}`", _value(default), text) for name, default, text in rows]
-        )
-    spec: Any = METHODS[key]
-    texts, defaults = arguments(spec), spec()
-    rows = [(field.name, getattr(defaults, field.name), texts[field.name]) for field in dataclasses.fields(defaults)]
+    rows: list[tuple[str, Any, str | None]] = []
+    if key != SMALLER:
+        spec: Any = METHODS[key]
+        texts, defaults = arguments(spec), spec()
+        rows = [(each.name, getattr(defaults, each.name), texts[each.name]) for each in dataclasses.fields(defaults)]
     rows += [
-        (name, field.default, IN_A_CONFIG[name])
+        (name, field.default, field.description)
         for name, field in SETTINGS[key].model_fields.items()
         if name != "method" and name not in {known for known, *_ in rows}
     ]

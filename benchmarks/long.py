@@ -30,7 +30,7 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from raptr.config import RunConfig, parse
-from raptr.results.metrics import read_metrics
+from raptr.results.metric_arrays import read_metrics
 from raptr.train.callbacks.stop import Stop
 from raptr.train.collect_run_info import describe_environment
 from raptr.train.engine import train

@@ -14,10 +14,10 @@ from raptr.report import theme
 from raptr.report.curves import axis_of, mean_curve, place_of, smooth
 from raptr.report.figures.build import palette_of
 from raptr.report.figures.loss import LossRows, clamped, loss_rows
-from raptr.report.figures.paths import panels_of
+from raptr.report.figures.path_panels import panels_of
 from raptr.report.path_map import path_map
 from raptr.results.folder import read_folder
-from raptr.results.run import read_run
+from raptr.results.run_files import read_run
 
 
 def counted(folder: Path, width: int) -> dict[int, list[float]]:

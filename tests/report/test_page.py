@@ -11,7 +11,7 @@ from helpers.html_page import intruders, page_of, parse
 from helpers.synthetic_runs import METHODS, sweep_of, write_comparison, write_run
 from raptr.report import write_report
 from raptr.report.figures.build import palette_of, png_specs
-from raptr.report.figures.paths import panels_of
+from raptr.report.figures.path_panels import panels_of
 from raptr.report.page import own_palette, shared_palette
 from raptr.report.verdict import verdict_sentence
 from raptr.results import summarise

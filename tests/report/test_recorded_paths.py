@@ -9,13 +9,13 @@ import pytest
 from helpers.synthetic_runs import write_run
 from raptr.plan import ModelShape, RaPTr
 from raptr.plan.methods import LayerDrop
-from raptr.report.figures.boundaries import boundary_rows
-from raptr.report.figures.paths import panels_of
+from raptr.report.figures.boundary_loss import boundary_rows
+from raptr.report.figures.path_panels import panels_of
 from raptr.report.notes import boundary_note, paths_note, training_note
 from raptr.report.recorded_paths import known_paths
 from raptr.report.table import boundary_table
 from raptr.results.folder import read_folder
-from raptr.results.run import read_run
+from raptr.results.run_files import read_run
 
 
 def planned(folder: Path, method: str, steps: int) -> None:

@@ -8,14 +8,14 @@ import pytest
 from helpers.synthetic_runs import stages_of, write_run
 from raptr import units
 from raptr.report.curves import axis_of
-from raptr.report.figures.boundaries import boundary_rows
+from raptr.report.figures.boundary_loss import boundary_rows
 from raptr.report.figures.loss import loss_rows
-from raptr.report.figures.paths import panels_of
-from raptr.report.figures.speed import speed_rows
+from raptr.report.figures.path_panels import panels_of
+from raptr.report.figures.stage_speed import speed_rows
 from raptr.report.notes import paths_note
 from raptr.report.table import boundary_table, speed_table
 from raptr.results.folder import Comparison, read_folder
-from raptr.results.run import read_run
+from raptr.results.run_files import read_run
 
 
 def plan_of(sizes: list[float], widths: list[float], steps: int) -> dict[str, Any]:

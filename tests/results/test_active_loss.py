@@ -13,7 +13,7 @@ from raptr.report.figures.loss import loss_rows
 from raptr.results.active_loss import full_loss, grows, of_part, trained_loss
 from raptr.results.boundaries import boundaries
 from raptr.results.folder import read_folder
-from raptr.results.run import read_run
+from raptr.results.run_files import read_run
 from raptr.results.summary import summarise
 
 SHORT = {key: {**options, "steps": options["steps"] // 3} for key, options in METHODS.items()}

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.synthetic_runs import write_run
 from raptr.results.equal_loss import FEWEST, Curve, curve_of, monotone, reaching, savings
-from raptr.results.run import read_run
+from raptr.results.run_files import read_run
 
 Pairs = list[tuple[float, float]]
 

@@ -9,7 +9,7 @@ import pytest
 from helpers.synthetic_runs import write_comparison, write_run
 from raptr.errors import RaptrError
 from raptr.results.folder import read_folder
-from raptr.results.run import read_run
+from raptr.results.run_files import read_run
 
 
 def test_values_are_those_of_the_file(tmp_path: Path) -> None:

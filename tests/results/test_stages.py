@@ -10,7 +10,7 @@ import pytest
 from helpers.synthetic_runs import write_run
 from raptr.plan.schedule import stage_at
 from raptr.results.boundaries import boundaries
-from raptr.results.run import Run, read_run
+from raptr.results.run_files import Run, read_run
 from raptr.results.speed import speeds
 from raptr.train.callbacks.boundary import Boundaries
 

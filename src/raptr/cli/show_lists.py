@@ -1,6 +1,6 @@
 """What `raptr methods` and `raptr presets` print.
 
-Apart from `terminal`, which takes a second to load what reports are drawn with.
+Apart from `show`, which takes a second to load what reports are drawn with.
 """
 
 import re

@@ -17,7 +17,7 @@ from raptr.config import RunConfig
 from raptr.config.yaml import write_yaml
 from raptr.data.progress import say_preparing
 from raptr.errors import RaptrError
-from raptr.messages import hint
+from raptr.messages import did_you_mean
 from raptr.results import summarise
 from raptr.rundir.paths import COMPARISON, COMPARISON_INFO, FORMAT, SUMMARY, SWEEP, claim_folder, read_json, write_json
 from raptr.rundir.run_record import ComparisonInfo, read_result
@@ -182,7 +182,8 @@ def _wanted(comparison: Comparison, only: Sequence[str]) -> set[str]:
         else:
             known = ", ".join([*(["sweep"] if trials else []), *sorted(names - trials)])
             raise RaptrError(
-                f"--only {name!r} is not a run of this comparison; " + hint(name, names, f"there are: {known}.")
+                f"--only {name!r} is not a run of this comparison; "
+                + (did_you_mean(name, names, quoted=False) or f"there are: {known}.")
             )
     return wanted
 

@@ -6,10 +6,10 @@ parts that they own (``model.config``, ``training``) are checked where they are 
 """
 
 from raptr.config.data import DataConfig, SourceConfig
-from raptr.config.denoising import DenoisingConfig
 from raptr.config.load import dump, load, parse, presets, with_settings
 from raptr.config.method_settings import MethodSettings
 from raptr.config.methods import SETTINGS, own_model_of
+from raptr.config.objective import DenoisingConfig
 from raptr.config.schema import RunConfig
 
 __all__ = [

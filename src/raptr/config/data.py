@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
-from raptr.config.base import SECTION, Name
+from raptr.config.base import SECTION, Expected, Name
 from raptr.config.filter_rule import Rule, parse_rule
 from raptr.errors import RaptrError
 
@@ -125,7 +125,10 @@ class DataConfig(_Section):
     text_field: str = "text"
     max_bytes: Count | None = None
     validation_share: Share = 0.02
-    tokenizer: Annotated[int, Field(gt=0)] | str = 4096
+    tokenizer: Annotated[
+        Count | str,
+        Expected("a number of entries such as 4096, or the folder, file or name of a tokenizer"),
+    ] = 4096
     tokenizer_kind: Literal["bpe", "wordpiece", "unigram"] = "bpe"
     tokenizer_lowercase: bool = False
     sequence_length: int = Field(default=256, ge=2)

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
-from raptr.config.base import SECTION, Name
+from raptr.config.base import SECTION, CountOrShare, Name
 from raptr.config.data import DataConfig
-from raptr.config.denoising import DenoisingConfig
 from raptr.config.method_settings import MethodSettings
 from raptr.config.methods import SETTINGS, AnySettings
+from raptr.config.objective import CausalConfig, ObjectiveConfig
 from raptr.errors import RaptrError
 from raptr.messages import did_you_mean
 from raptr.plan import Method
@@ -51,20 +51,6 @@ class ModelConfig(_Section):
         return self
 
 
-class CausalConfig(_Section):
-    """Every token is predicted from those before it."""
-
-    name: Literal["causal"] = "causal"
-
-
-class MaskedConfig(_Section):
-    """Masked tokens are predicted, as in BERT; ``whole_words`` masks all tokens of a word or none."""
-
-    name: Literal["masked"] = "masked"
-    rate: float = Field(default=0.15, gt=0, le=1)
-    whole_words: bool = False
-
-
 def _is_count_or_share(every: int | float) -> int | float:
     if not (every >= 1 if isinstance(every, int) else 0 < every <= 1):
         raise ValueError("give a number of steps (an int from 1 on) or a share of the run (a float up to 1.0)")
@@ -75,7 +61,7 @@ def _interval(every: int | float, steps: int) -> int:
     return every if isinstance(every, int) else max(1, math.ceil(every * steps))
 
 
-Interval = Annotated[int | float, AfterValidator(_is_count_or_share)]
+Interval = Annotated[CountOrShare, AfterValidator(_is_count_or_share)]
 
 
 class EvaluationConfig(_Section):
@@ -112,9 +98,6 @@ class StabilityConfig(_Section):
     """An update whose loss or gradient norm is not finite is not made; at so many in a row the run stops."""
 
     max_skipped_updates: int = Field(default=10, ge=1)
-
-
-ObjectiveConfig = Annotated[CausalConfig | MaskedConfig | DenoisingConfig, Field(discriminator="name")]
 
 
 class RunConfig(_Section):

@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from raptr.config.method_settings import GivenModel, MethodSettings, as_text
 from raptr.errors import RaptrError
@@ -30,7 +30,11 @@ class SmallerSettings(MethodSettings):
     own_model: ClassVar[str] = "a smaller model"
 
     method: Literal["smaller"] = "smaller"
-    layers: Annotated[str, BeforeValidator(as_text)] | None = None
+    layers: Annotated[str, BeforeValidator(as_text)] | None = Field(
+        default=None,
+        description="The number of layers: a count, or a share of the model's (75%). None: those whose step costs "
+        "nearest to the mean step of RaPTr as the config has it.",
+    )
 
     def told(self) -> str:
         """What it is, and how deep."""

@@ -1,25 +1,17 @@
 """What pydantic found wrong, in the words of the file that the user wrote."""
 
-import difflib
 import re
 import reprlib
+import types
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from raptr.config.data import DataConfig, SourceConfig
-from raptr.config.denoising import DenoiserConfig, DenoisingConfig
-from raptr.config.methods import SETTINGS, TransitionSettings
-from raptr.config.schema import (
-    CausalConfig,
-    CheckpointConfig,
-    EvaluationConfig,
-    MaskedConfig,
-    ModelConfig,
-    RunConfig,
-    StabilityConfig,
-)
+from raptr.config.base import Expected
+from raptr.config.schema import RunConfig
 from raptr.messages import did_you_mean
 
 
@@ -31,7 +23,7 @@ def explained(problems: Sequence[Any]) -> list[str]:
     by_key: dict[tuple[str | int, ...], list[Any]] = {}
     lines = []
     for problem in problems:
-        key = _key_of_several_types(problem)
+        key = _place(problem["loc"]).several
         if key is None:
             lines.append(_explain(problem))
         elif key in by_key:
@@ -45,63 +37,43 @@ def explained(problems: Sequence[Any]) -> list[str]:
 
 def _explain(problem: Any) -> str:
     """One problem as one line."""
-    where = _path(problem["loc"])
-    name = ".".join(where)
+    place = _place(problem["loc"])
+    name = ".".join(place.keys)
     if problem["type"] == "extra_forbidden":
-        expected = _fields_at(problem["loc"])
+        expected = sorted(place.section.model_fields)
         if expected == ["method"]:
             return f"{name}: full training has no settings; remove it."
-        near = difflib.get_close_matches(where[-1], expected, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(expected)}."
+        hint = did_you_mean(place.keys[-1], expected, most=1) or f"expected one of {', '.join(expected)}."
         return f"{name}: this key is not known; {hint}"
     if problem["type"] == "missing":
         return f"{name} is missing."
     if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        key = problem["ctx"]["discriminator"].strip("'")
-        kinds = {"name": "'causal', 'masked', 'denoising'", "method": ", ".join(map(repr, SETTINGS))}[key]
+        key = place.discriminator
+        tags = ", ".join(repr(_tag(kind, key)) for kind in place.kinds)
         given = problem["input"].get(key) if isinstance(problem["input"], dict) else problem["input"]
-        return f"{name}.{key}: expected one of {kinds}; given: {_SHORT.repr(given)}"
+        return f"{name}.{key}: expected one of {tags}; given: {_SHORT.repr(given)}"
     said = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a whole section: too long to show
         return f"{name or 'config'}: {said}"
     return f"{name or 'config'}: {said}; given: {_SHORT.repr(problem['input'])}"
 
 
-def _path(where: Sequence[str | int]) -> list[str]:
-    """A problem's path without the chosen kind of a section, which pydantic names, too."""
-    parts = [str(part) for part in where]
-    if parts[0] in _TAGGED and len(parts) > _TAGGED[parts[0]]:
-        del parts[_TAGGED[parts[0]]]
-    return parts
-
-
-def _key_of_several_types(problem: Any) -> tuple[str | int, ...] | None:
-    """The key of a value that may be of several types, if the problem is that of one of them."""
-    where = problem["loc"]
-    end = len(where)
-    while end and isinstance(where[end - 1], int):  # of the list's parts
-        end -= 1
-    is_type = end > 1 and _TYPE.fullmatch(where[end - 1]) and where[end - 2] not in _NAMED
-    return where[: end - 1] if is_type and problem["type"] not in ("extra_forbidden", "missing") else None
-
-
 def _explain_types(key: Sequence[str | int], problems: Sequence[Any]) -> str:
     """The problems of one key, each of another type, as one line."""
-    name = ".".join(_path(key))
+    place = _place(key)
+    name = ".".join(place.keys)
     for problem in problems:
         if problem["type"] not in _WORDS:  # of this type it is, but cannot be right
             return f"{name}: {problem['msg'].removeprefix('Value error, ')}; given: {_SHORT.repr(problem['input'])}"
     whole = [problem for problem in problems if len(problem["loc"]) == len(key) + 1]
     given = (whole or problems)[0]["input"]
-    expected = _EXPECTED.get(str(key[-1])) or " or ".join(dict.fromkeys(_WORDS[each["type"]] for each in problems))
+    expected = place.expected or " or ".join(dict.fromkeys(_WORDS[each["type"]] for each in problems))
     choices = [word for each in whole for word in re.findall(r"'(\w+)'", each.get("ctx", {}).get("expected", ""))]
     near = did_you_mean(given, choices) if isinstance(given, str) else ""
     line = f"{name} {'is' if whole else 'holds'} {_SHORT.repr(given)}; expected {expected}"
     return f"{line}; {near}" if near else f"{line}."
 
 
-_TYPE = re.compile(r"int|float|str|bool|constrained-\w+|(literal|list)\[.*\]", re.DOTALL)
-_NAMED = ("sources", "methods", "denoisers")  # their keys are names, which may look like types
 _WORDS = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -110,14 +82,6 @@ _WORDS = {
     "literal_error": "one of some words",
 }
 """Of the problems that say that a value is of another type."""
-_EXPECTED = {
-    "lengths": "equal, proportional, or a list such as [0.1, 0.2, 0.7] or [100, 200, 700]",
-    "warmup": "a number of steps, or a share of the run such as 0.1",
-    "every": "a number of steps, or a share of the run such as 0.1",
-    "fixed": "layer numbers such as [0, -1], or such a list for each stack",
-    "tokenizer": "a number of entries such as 4096, or the folder, file or name of a tokenizer",
-}
-"""By key, of those that take values of several types."""
 
 
 class _Short(reprlib.Repr):
@@ -133,29 +97,71 @@ class _Short(reprlib.Repr):
 _SHORT = _Short()
 
 
-_TAGGED = {"objective": 1, "methods": 2}
-_KINDS: dict[str, type[BaseModel]] = {
-    "model": ModelConfig,
-    "data": DataConfig,
-    "evaluation": EvaluationConfig,
-    "checkpoints": CheckpointConfig,
-    "stability": StabilityConfig,
-    "causal": CausalConfig,
-    "masked": MaskedConfig,
-    "denoising": DenoisingConfig,
-    **SETTINGS,
-}
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Place of a problem, as the types of the config's fields describe it.
+
+    Attributes:
+        keys: path to it in the user's file, without the kinds of sections and values that pydantic names, too.
+        section: innermost section on this path.
+        kinds: types that the last key's value can have, except null.
+        extras: metadata of the last key's type.
+        several: location of the last key, if the problem is that of one of its several types.
+    """
+
+    keys: list[str]
+    section: type[BaseModel]
+    kinds: tuple[Any, ...]
+    extras: tuple[Any, ...]
+    several: tuple[str | int, ...] | None = None
+
+    @property
+    def discriminator(self) -> str | None:
+        """Key that says of which kind a section is."""
+        found = (extra.discriminator for extra in self.extras if isinstance(extra, FieldInfo))
+        return next((name for name in found if isinstance(name, str)), None)
+
+    @property
+    def expected(self) -> str | None:
+        """Values that the last key takes, in words."""
+        return next((extra.values for extra in self.extras if isinstance(extra, Expected)), None)
 
 
-def _fields_at(where: Sequence[str | int]) -> list[str]:
-    """The keys that are known in the section that a problem's path leads to."""
-    if len(where) == 1:
-        return sorted(RunConfig.model_fields)
-    if where[:2] == ("data", "sources"):
-        return sorted(SourceConfig.model_fields)
-    if where[0] == "objective" and "denoisers" in where[:-2]:
-        return sorted(DenoiserConfig.model_fields)
-    if where[-2] == "transition_lr":
-        return sorted(TransitionSettings.model_fields)
-    kind = where[_TAGGED[str(where[0])]] if where[0] in _TAGGED else where[0]
-    return sorted(_KINDS[str(kind)].model_fields)
+def _place(where: Sequence[str | int]) -> _Place:
+    """Follow a problem's location through the types of the config's fields."""
+    place = _Place(keys=[], section=RunConfig, kinds=(RunConfig,), extras=())
+    for number, part in enumerate(where):
+        keys, section = [*place.keys, str(part)], place.section
+        hint: Any = None
+        extras: tuple[Any, ...] = ()
+        if place.discriminator is not None:  # pydantic names the kind of section that was chosen
+            keys = place.keys
+            hint = next((kind for kind in place.kinds if _tag(kind, place.discriminator) == part), None)
+        elif len(place.kinds) > 1:
+            return _Place(**{**vars(place), "several": tuple(where[:number])})
+        elif isinstance(place.kinds[0], type) and issubclass(place.kinds[0], BaseModel):
+            section = place.kinds[0]
+            field = section.model_fields.get(str(part))
+            if field is not None:
+                hint, extras = field.annotation, (*field.metadata, field)
+        elif get_origin(place.kinds[0]) in (dict, list):
+            hint = get_args(place.kinds[0])[-1]
+        kinds, extras = _opened(hint, extras)
+        place = _Place(keys=keys, section=section, kinds=kinds, extras=extras)
+    return place
+
+
+def _opened(hint: Any, extras: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the types that a type hint stands for, except null, and the hint's metadata."""
+    if get_origin(hint) is Annotated:
+        inner, *more = get_args(hint)
+        return _opened(inner, (*extras, *more))
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = tuple(kind for kind in get_args(hint) if kind is not types.NoneType)
+        return (kinds, extras) if len(kinds) > 1 else _opened(kinds[0], extras)
+    return (hint,), extras
+
+
+def _tag(kind: Any, discriminator: str | None) -> Any:
+    """Return the value of the discriminator that chooses a kind of section."""
+    return kind.model_fields[discriminator].default

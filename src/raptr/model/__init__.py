@@ -1,6 +1,8 @@
 """HOW a part of a model is run. torch only.
 
 `attach` puts a gate before every layer; the handle it returns activates the subnetwork of a step.
+Folders: ``discovery`` finds the layers and verifies that they can be skipped, ``gate`` skips them, ``width`` runs a
+part of their heads and neurons. ``optimizer`` freezes skipped layers, ``boundary_copies`` copies old layers onto new.
 """
 
 from raptr.model.attach import AttachedModel, attach

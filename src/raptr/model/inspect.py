@@ -13,9 +13,7 @@ from raptr.model.discovery.meta_twin import Inputs, longest_sequence, takes_imag
 from raptr.model.flops import flops_of
 from raptr.model.stacks import Blocks, Stack, StacksNotFound, config_of, lists_of, side_of
 from raptr.plan import LayerCosts, ModelShape, RaPTr, plan_cost
-
-HALF_DEPTH = "50%-66.7%-83.3%-100%"
-"""The paper's 6-8-10-12 for 12 layers, for any depth."""
+from raptr.plan.methods.spec_parts import HALF_DEPTH
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from raptr.errors import RaptrError
+from raptr.messages import first_line
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def nothing_happened(model: nn.Module) -> Iterator[None]:
         if not _is_out_of_memory(error):
             raise
         raise RaptrError(
-            f"the full model does not fit into memory: {str(error).splitlines()[0]} The last stage trains all of it, "
+            f"the full model does not fit into memory: {first_line(error)} The last stage trains all of it, "
             "so the run would end there. Give each device fewer sequences at a time (in a config "
             "training.per_device_train_batch_size, and more gradient_accumulation_steps), bf16, activation "
             "checkpointing, or shard the model (training.fsdp)."

@@ -2,6 +2,7 @@
 
 A method is a spec (`RaPTr("6-8-10-12")`); `method.plan(shape, steps)` binds and validates it; the
 plan answers, for any step in any order, which subnetwork is trained.
+Reading order: ``schedule`` (sizes to stages), ``subnetwork``, ``protocol`` (what a method and a plan are), ``methods``.
 """
 
 from raptr.plan.boundary_lr import TransitionLR

@@ -1,13 +1,14 @@
 """Curves over steps, FLOPs, time and tokens: means over seeds with their bands, smoothing, thinning."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from raptr.results.active_loss import trained_loss
-from raptr.results.metrics import Floats
-from raptr.results.run import Run
+from raptr.results.metric_arrays import Floats
+from raptr.results.run_files import Run
+from raptr.results.statistics import t_interval
 from raptr.units import prefix_of, time_unit
 
 POINTS = 200
@@ -66,7 +67,7 @@ def mean_curve(runs: tuple[Run, ...], axis: Axis, source: str | None = None) -> 
     With ``source`` it is that of one validation source; without, that of all of them. Until a growing method's
     last boundary it is the loss of the part trained so far.
 
-    The band is mean ± t(0.975, n - 1) · s / √n, for each evaluation by itself.
+    The band is the 95 % t interval, for each evaluation by itself.
     """
     shared = [set(run.evals.step.tolist()) for run in runs]
     steps = np.array(sorted(set.intersection(*shared)) if shared else [], dtype=np.float64)
@@ -77,11 +78,10 @@ def mean_curve(runs: tuple[Run, ...], axis: Axis, source: str | None = None) -> 
     places = np.array([run.evals.columns[axis.counter][row] for run, row in zip(runs, rows, strict=True)])
     losses[~np.isfinite(losses)] = np.nan
     mean = losses.mean(axis=0) if len(runs) else np.empty(0)
-    half = np.full(len(steps), np.nan)
-    if len(runs) > 1:
-        half = stats.t.ppf(0.975, len(runs) - 1) * losses.std(axis=0, ddof=1) / np.sqrt(len(runs))
+    bands = [t_interval(column) or (math.nan, math.nan) for column in losses.T.tolist()]
+    low, high = np.array(bands, dtype=np.float64).reshape(-1, 2).T
     place = places.mean(axis=0) / axis.factor if len(runs) else np.empty(0)
-    return Mean(step=steps, x=place, mean=mean, low=mean - half, high=mean + half)
+    return Mean(step=steps, x=place, mean=mean, low=low, high=high)
 
 
 def place_of(run: Run, axis: Axis, step: int) -> float | None:

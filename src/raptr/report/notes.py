@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from raptr.config import own_model_of
-from raptr.report.figures.boundaries import boundaries_of, levels_of
+from raptr.report.figures.boundary_loss import boundaries_of, levels_of
 from raptr.report.figures.common import CROWD
-from raptr.report.figures.paths import Panel
+from raptr.report.figures.path_panels import Panel
 from raptr.report.recorded_paths import Source
 from raptr.report.table import values_text
 from raptr.report.verdict import budget_text

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from raptr.report import embed, theme
 from raptr.report.figures.build import Spec, page_specs, spec_of
 from raptr.report.figures.common import Data, Palette
-from raptr.report.figures.paths import panels_of
+from raptr.report.figures.path_panels import panels_of
 from raptr.report.notes import READING
 from raptr.report.overview import overview_chart, overview_table
 from raptr.report.section import section_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raptr.results.metrics import Bools, Floats
+from raptr.results.metric_arrays import Bools, Floats
 
 COLUMNS = 240
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from raptr.config import SETTINGS
 from raptr.config.yaml import read_yaml
 from raptr.plan import ModelShape, Plan, StackShape
-from raptr.results.metrics import Bools
-from raptr.results.run import Run
+from raptr.results.metric_arrays import Bools
+from raptr.results.run_files import Run
 from raptr.rundir.paths import CONFIG
 
 Source = Literal["records", "plan", "some"]

@@ -10,11 +10,11 @@ from raptr import units
 from raptr.report import notes, table
 from raptr.report.figures.build import AXES, SAVED, Spec, panel_title, sources_of
 from raptr.report.figures.common import CROWD
-from raptr.report.figures.paths import Panel, compact
+from raptr.report.figures.path_panels import Panel, compact
 from raptr.report.figures.training import QUANTITIES
 from raptr.report.verdict import verdict_sentence
 from raptr.results.folder import Comparison
-from raptr.results.run import Run
+from raptr.results.run_files import Run
 from raptr.rundir.paths import COMPARISON, CONFIG, METRICS, RESULT, RUN_INFO
 
 Facts = list[tuple[str, str]]

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from raptr import units
 from raptr.config import own_model_of
-from raptr.report.figures.boundaries import boundaries_of
-from raptr.report.figures.speed import speeds_of
+from raptr.report.figures.boundary_loss import boundaries_of
+from raptr.report.figures.stage_speed import speeds_of
 from raptr.results.boundaries import Boundary
 from raptr.results.equal_loss import Measure
 from raptr.results.folder import Comparison, Method
 from raptr.results.outcome import Losses, verdict_text
 from raptr.results.statistics import DECIDED
-from raptr.results.sweep import Sweep, Values
+from raptr.results.sweep_record import Sweep, Values
 
 
 @dataclass(frozen=True, kw_only=True)

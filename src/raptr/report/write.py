@@ -7,7 +7,7 @@ import vl_convert
 from raptr.report import theme
 from raptr.report.figures.build import Spec, palette_of, png_specs, spec_of
 from raptr.report.figures.common import Data
-from raptr.report.figures.paths import panels_of
+from raptr.report.figures.path_panels import panels_of
 from raptr.report.overview import overview_chart
 from raptr.report.page import render, shared_palette
 from raptr.results.folder import Comparison, read_folder

@@ -7,8 +7,8 @@ runs therefore record the loss of the trained part beside it (``eval_loss_active
 
 import numpy as np
 
-from raptr.results.metrics import Floats
-from raptr.results.run import Run
+from raptr.results.metric_arrays import Floats
+from raptr.results.run_files import Run
 
 
 def trained_loss(run: Run, source: str | None = None) -> Floats:

@@ -8,8 +8,8 @@ import numpy as np
 
 from raptr.plan import Stage
 from raptr.results.active_loss import trained_loss
-from raptr.results.metrics import Floats, Records
-from raptr.results.run import Run
+from raptr.results.metric_arrays import Floats, Records
+from raptr.results.run_files import Run
 from raptr.results.statistics import Interval, mean, t_interval
 from raptr.rundir.boundary_jump import jump_of, windows
 

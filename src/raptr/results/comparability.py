@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raptr.results.run import Run
+from raptr.results.run_files import Run
 from raptr.rundir.json_record import as_record
 
 _WRONG = {

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from raptr.results.active_loss import full_loss, of_part
-from raptr.results.metrics import Floats
-from raptr.results.run import Run
+from raptr.results.metric_arrays import Floats
+from raptr.results.run_files import Run
 
 Measure = Literal["total_flops", "seconds"]
 Ends = tuple[float, float | None]

@@ -9,8 +9,8 @@ from typing import Any
 from raptr.errors import RaptrError
 from raptr.results.comparability import disagreements, trouble
 from raptr.results.outcome import Outcome, outcome_of
-from raptr.results.run import Run, read_run
-from raptr.results.sweep import Sweep, read_sweep
+from raptr.results.run_files import Run, read_run
+from raptr.results.sweep_record import Sweep, read_sweep
 from raptr.rundir.paths import COMPARISON, COMPARISON_INFO, RUN_INFO, read_json, read_text
 from raptr.rundir.run_record import BROKEN, ComparisonInfo
 

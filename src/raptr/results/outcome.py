@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raptr.results.equal_loss import Measure, Saving, curve_of, savings
-from raptr.results.run import Run
+from raptr.results.run_files import Run
 from raptr.results.statistics import DECIDED, Decision, Interval, decide, mean, t_interval
 from raptr.rundir.metrics_lines import COUNTERS
 from raptr.units import usable

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raptr.plan import Stage
-from raptr.results.run import Run
+from raptr.results.run_files import Run
 
 
 @dataclass(frozen=True, kw_only=True)

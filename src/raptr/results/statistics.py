@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import cache
 
 from scipy import stats
 
@@ -50,8 +51,14 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | 
         return None
     centre = mean(values)
     variance = math.fsum((value - centre) ** 2 for value in values) / (n - 1)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * math.sqrt(variance / n)
+    half = _quantile((1 + confidence) / 2, n - 1) * math.sqrt(variance / n)
     return centre - half, centre + half
+
+
+@cache
+def _quantile(probability: float, degrees: int) -> float:
+    """Return a quantile of Student's t distribution."""
+    return float(stats.t.ppf(probability, degrees))
 
 
 def decide(difference: float | None, interval: Interval | None) -> Decision:

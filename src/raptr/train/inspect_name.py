@@ -9,6 +9,7 @@ import transformers
 
 from raptr.config import RunConfig, load, presets
 from raptr.errors import RaptrError
+from raptr.messages import first_line
 from raptr.model import Inspection, inspect_model
 from raptr.rundir.paths import CONFIG
 from raptr.train.setup.model import build_model, build_model_config, check_depth
@@ -57,10 +58,9 @@ def _of_configuration(name: str) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # whatever transformers, the Hub's client or a broken file raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RaptrError(
-            f"{name!r} cannot be read as a model: {reason} Expected is a preset ({', '.join(presets())}), a run's YAML "
-            "file or folder, a folder with a Hugging Face config.json, or a name on the Hugging Face Hub."
+            f"{name!r} cannot be read as a model: {first_line(error)} Expected is a preset ({', '.join(presets())}), "
+            "a run's YAML file or folder, a folder with a Hugging Face config.json, or a name on the Hugging Face Hub."
         ) from error
     check_depth(config.to_dict(), f"the configuration of {name!r}")
     architecture = next(iter(config.architectures or ()), None)

@@ -32,12 +32,6 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def wait_for_all() -> None:
-    """Go on when every process is here."""
-    if _met():
-        dist.barrier()
-
-
 def part() -> None:
     """Let the processes part in good order, so that none aborts while another still talks to it."""
     if _met():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raptr.config import RunConfig
-from raptr.config.schema import MaskedConfig
+from raptr.config.objective import MaskedConfig
 from raptr.data import (
     STRETCH,
     Collator,

@@ -18,6 +18,7 @@ from raptr.data.text.files import find_files
 from raptr.data.text.records import Choice, Document, Record, missing
 from raptr.data.text.skipped import Omitted
 from raptr.errors import RaptrError
+from raptr.messages import first_line
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -194,15 +195,15 @@ def _explained(what: str, expected: str = "") -> Iterator[None]:
     except RaptrError:
         raise
     except Exception as error:
-        reasons = [_line(error)]
+        reasons = [_reason(error)]
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        if _line(cause) not in reasons[0]:
-            reasons.append(_line(cause))
+        if _reason(cause) not in reasons[0]:
+            reasons.append(_reason(cause))
         told = ": ".join(reasons)
         raise _Unreadable(f"{what} cannot be read: {told}." + (f" Here, {expected}." if expected else "")) from error
 
 
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+def _reason(error: BaseException) -> str:
+    return first_line(error).rstrip(".:")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from raptr.data.text.records import Choice, Record, missing
 from raptr.data.text.skipped import Omitted
+from raptr.messages import first_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -20,7 +21,7 @@ def read_parquet(name: str, path: Path, choice: Choice, omitted: Omitted) -> Ite
     try:
         file = parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
     except (ArrowException, OSError) as error:
-        omitted.skip("broken file", f"{path}: not a whole .parquet file ({_first(error)}); write it again.")
+        omitted.skip("broken file", f"{path}: not a whole .parquet file ({first_line(error)}); write it again.")
         return
     with file:
         try:
@@ -35,7 +36,8 @@ def read_parquet(name: str, path: Path, choice: Choice, omitted: Omitted) -> Ite
                 batches = file.iter_batches(_ROWS, row_groups=[group], columns=columns)
                 yield from _rows(name, path, batches, start, omitted)
             except (ArrowException, OSError) as error:
-                omitted.skip("broken file", f"{path}: row group {group} is broken ({_first(error)}); write it again.")
+                told = f"{path}: row group {group} is broken ({first_line(error)}); write it again."
+                omitted.skip("broken file", told)
             start += file.metadata.row_group(group).num_rows
 
 
@@ -59,7 +61,7 @@ def read_arrow(name: str, path: Path, choice: Choice, omitted: Omitted) -> Itera
             pieces = (part for batch in batches for part in _pieces(_sound(batch.select(columns))))
             yield from _rows(name, path, pieces, 0, omitted)
     except (pyarrow.ArrowException, OSError) as error:
-        omitted.skip("broken file", f"{path}: not a whole .arrow file ({_first(error)}); write it again.")
+        omitted.skip("broken file", f"{path}: not a whole .arrow file ({first_line(error)}); write it again.")
 
 
 def _sound(batch: "pyarrow.RecordBatch") -> "pyarrow.RecordBatch":
@@ -115,7 +117,3 @@ def _row(batch: "pyarrow.RecordBatch") -> dict[str, object] | None:
         return row
     except UnicodeDecodeError:
         return None
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

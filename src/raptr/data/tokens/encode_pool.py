@@ -4,6 +4,10 @@ Processes instead of the tokenizers library's threads: those share a call's text
 long ones (books) keep one core busy while the others wait, and making arrays of what they found keeps to one core. A
 process is given its texts through a pipe and knows nothing else, so what it gives does not depend on how many there
 are. It ends when its pipe is closed, and so with the process that started it, however that ends.
+
+A ``concurrent.futures.ProcessPoolExecutor`` does not do that: its workers hold both ends of their queue, so that those
+of a killed parent wait forever (tried with spawn and forkserver, Python 3.11). It also reports a dead worker without
+its exit code, and runs the user's main module again in every worker.
 """
 
 import os

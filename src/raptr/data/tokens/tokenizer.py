@@ -12,6 +12,7 @@ from raptr.data.progress import progress
 from raptr.data.tokens.published import EXPECTED, load_vocabulary
 from raptr.data.tokens.split_text import in_words, pieces
 from raptr.errors import RaptrError
+from raptr.messages import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -140,8 +141,7 @@ def load_tokenizer(spec: str) -> "PreTrainedTokenizerBase":
     except RaptrError:
         raise
     except Exception as error:  # whatever transformers, the Hub's client or a broken file raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RaptrError(f"tokenizer {spec!r} cannot be loaded: {reason} Here, {_EXPECTED}.") from error
+        raise RaptrError(f"tokenizer {spec!r} cannot be loaded: {first_line(error)} Here, {_EXPECTED}.") from error
     separator(tokenizer, spec)
     return tokenizer
 

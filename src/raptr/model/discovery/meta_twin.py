@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from raptr.errors import RaptrError
+from raptr.messages import first_line
 from raptr.model.stacks import is_hugging_face
 
 Inputs = Mapping[str, Any] | tuple[Any, ...]
@@ -172,7 +173,7 @@ def run(twin: nn.Module, way: Attempt) -> Any:
     except RaptrError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         where = "with these inputs" if way.real else "on the meta device"
         raise CannotRun(
             f"{type(twin).__name__} could not be run {where} ({type(error).__name__}: {reason})."

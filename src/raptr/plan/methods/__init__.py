@@ -1,4 +1,8 @@
-"""The methods. A file defines one family; a method is known to configs and the command line by its ``name``."""
+"""The methods. A file defines one family; a method is known to configs and the command line by its ``name``.
+
+Three kinds of plans serve most of them: ``path_plan``, ``rate_plan`` and ``growth_plan``. ``spec_parts`` holds what
+several specs share.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +18,7 @@ from raptr.plan.methods.controls import Reversed as Reversed
 from raptr.plan.methods.dropping import LayerDrop as LayerDrop
 from raptr.plan.methods.dropping import StochasticDepth as StochasticDepth
 from raptr.plan.methods.dropping import ProgressiveLayerDropping as ProgressiveLayerDropping
-from raptr.plan.methods.sequences import SequenceLayerDropout as SequenceLayerDropout
+from raptr.plan.methods.dropping import SequenceLayerDropout as SequenceLayerDropout
 from raptr.plan.methods.stacking import GradualStacking as GradualStacking
 from raptr.plan.methods.stacking import ProgressiveStacking as ProgressiveStacking
 from raptr.plan.methods.stacking import MIDAS as MIDAS

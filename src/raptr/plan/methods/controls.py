@@ -5,8 +5,8 @@ from dataclasses import KW_ONLY, dataclass
 from raptr.errors import RaptrError
 from raptr.plan.boundary_lr import TransitionLR
 from raptr.plan.fields import check_fields
-from raptr.plan.methods.checks import FALLING, Redraw, Sampler, Scaling, always_kept
 from raptr.plan.methods.path_plan import PathPlan, bind_paths, check_sizes
+from raptr.plan.methods.spec_parts import FALLING, Redraw, Sampler, Scaling, always_kept
 from raptr.plan.schedule import Schedule
 from raptr.plan.shape import ModelShape
 

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from raptr.errors import RaptrError
 from raptr.plan.boundary_lr import TransitionLR
-from raptr.plan.methods.checks import warn
+from raptr.plan.methods.spec_parts import warn
 from raptr.plan.protocol import Keep
 from raptr.plan.schedule import Schedule, Stage, check_steps, nearest, stage_at, stage_number_at
 from raptr.plan.shape import ModelShape, StackShape

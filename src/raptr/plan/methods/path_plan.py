@@ -9,7 +9,7 @@ from raptr.errors import RaptrError
 from raptr.plan import rng
 from raptr.plan.boundary_lr import TransitionLR
 from raptr.plan.layer_part import WHOLE, LayerPart
-from raptr.plan.methods.checks import Redraw, Sampler, Scaling
+from raptr.plan.methods.spec_parts import Redraw, Sampler, Scaling
 from raptr.plan.protocol import Keep
 from raptr.plan.schedule import Schedule, Stage, stage_at, stage_number_at
 from raptr.plan.shape import ModelShape

@@ -7,8 +7,8 @@ from typing import Any
 from raptr.errors import RaptrError
 from raptr.plan.boundary_lr import TransitionLR
 from raptr.plan.fields import as_layers, as_schedule, check_fields
-from raptr.plan.methods.checks import HALF_DEPTH, Redraw, Sampler, Scaling, always_kept
 from raptr.plan.methods.path_plan import Kept, PathPlan, bind_paths, check_sizes
+from raptr.plan.methods.spec_parts import HALF_DEPTH, Redraw, Sampler, Scaling, always_kept
 from raptr.plan.schedule import Schedule
 from raptr.plan.shape import ModelShape
 

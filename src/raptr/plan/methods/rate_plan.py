@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from raptr.plan import rng
 from raptr.plan.layer_part import LayerPart, LayerParts, SequenceKey
-from raptr.plan.methods.checks import Redraw, always_kept
+from raptr.plan.methods.spec_parts import Redraw, always_kept
 from raptr.plan.protocol import Keep
 from raptr.plan.schedule import Stage, check_steps, stage_at
 from raptr.plan.shape import ModelShape

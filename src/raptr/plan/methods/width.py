@@ -11,9 +11,9 @@ from raptr.plan import rng
 from raptr.plan.boundary_lr import TransitionLR
 from raptr.plan.fields import check_fields
 from raptr.plan.layer_part import LayerPart
-from raptr.plan.methods.checks import HALF_DEPTH, Redraw, Scaling
 from raptr.plan.methods.path_plan import PathPlan
 from raptr.plan.methods.raptr import RaPTr
+from raptr.plan.methods.spec_parts import HALF_DEPTH, Redraw, Scaling
 from raptr.plan.protocol import Keep, Width
 from raptr.plan.schedule import Schedule, Stage, nearest, stage_number_at
 from raptr.plan.shape import ModelShape

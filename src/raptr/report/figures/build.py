@@ -5,12 +5,12 @@ from typing import Any
 import altair as alt
 
 from raptr.report.curves import Axis, axis_of
-from raptr.report.figures.boundaries import boundary_chart, boundary_rows
+from raptr.report.figures.boundary_loss import boundary_chart, boundary_rows
 from raptr.report.figures.common import Data, Palette
 from raptr.report.figures.intervals import final_points, interval_chart, saving_points
 from raptr.report.figures.loss import loss_chart, loss_rows
-from raptr.report.figures.paths import HEIGHT, LOW, Panel, compact, panel_chart
-from raptr.report.figures.speed import speed_chart, speed_rows
+from raptr.report.figures.path_panels import HEIGHT, LOW, Panel, compact, panel_chart
+from raptr.report.figures.stage_speed import speed_chart, speed_rows
 from raptr.report.figures.training import QUANTITIES, training_chart, training_rows
 from raptr.results.equal_loss import MEASURES, Measure
 from raptr.results.folder import Comparison

@@ -26,8 +26,8 @@ from raptr.report.figures.common import (
 )
 from raptr.results.active_loss import full_loss, grows, of_part, trained_loss
 from raptr.results.folder import Comparison, Method
-from raptr.results.metrics import Floats
-from raptr.results.run import Run
+from raptr.results.metric_arrays import Floats
+from raptr.results.run_files import Run
 
 END = 2 / 3  # the second chart starts at this fraction of the axis
 

@@ -22,7 +22,7 @@ from raptr.report.figures.common import (
     value_axis,
 )
 from raptr.results.folder import Comparison
-from raptr.results.metrics import Floats
+from raptr.results.metric_arrays import Floats
 
 POINTS = 300
 

@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
-from raptr.messages import hint
+from raptr.messages import did_you_mean
 from raptr.train.ranks import world_size
 
 _OWN = {
@@ -99,7 +99,7 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
         if key not in names:
             raise RaptrError(
                 f"training.{key} is not an argument of transformers' TrainingArguments; "
-                + hint(key, names | OWN_NAMES, "see their documentation.")
+                + (did_you_mean(key, names | OWN_NAMES, quoted=False) or "see their documentation.")
             )
         try:
             given[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)

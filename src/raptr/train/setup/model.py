@@ -21,7 +21,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from raptr.config import RunConfig, load, presets
 from raptr.config.schema import ModelConfig
 from raptr.errors import RaptrError
-from raptr.messages import hint
+from raptr.messages import did_you_mean, first_line
 from raptr.model import find_stacks
 from raptr.plan.shape import MOST_LAYERS
 
@@ -173,7 +173,7 @@ def _of_architecture(
     if architecture not in CONFIG_MAPPING:
         raise RaptrError(
             f"model.architecture {architecture!r} is not a model type of transformers {transformers.__version__}; "
-            + hint(architecture, CONFIG_MAPPING.keys(), "expected e.g. llama, gpt2 or bert.")
+            + (did_you_mean(architecture, CONFIG_MAPPING, quoted=False) or "expected e.g. llama, gpt2 or bert.")
         )
     known = CONFIG_MAPPING[architecture]
     _check_keys(given, known(), architecture)
@@ -203,10 +203,9 @@ def _existing(name: str, key: str) -> Any:
     try:
         found = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # whatever transformers, the Hub's client or a broken file raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         also = f", or a preset ({', '.join(presets())})" if key == "from_config" else ""
         raise RaptrError(
-            f"model.{key} {name!r} cannot be read: {reason} Expected is a folder with a config.json, "
+            f"model.{key} {name!r} cannot be read: {first_line(error)} Expected is a folder with a config.json, "
             f"or a name on the Hugging Face Hub{also}."
         ) from error
     check_depth(found.to_dict(), f"the configuration of {name!r}")
@@ -250,7 +249,7 @@ def _check_keys(given: Mapping[str, Any], known: Any, architecture: str) -> None
         if key not in expected:
             raise RaptrError(
                 f"model.config.{key} is not a setting of {architecture}; "
-                + hint(key, expected, "see its configuration in transformers.")
+                + (did_you_mean(key, expected, quoted=False) or "see its configuration in transformers.")
             )
     check_depth(given, "model.config")
 

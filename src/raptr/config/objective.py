@@ -1,4 +1,4 @@
-"""The section ``objective`` of denoising (T5, UL2)."""
+"""The section ``objective``: causal, masked or denoising (T5, UL2)."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -11,6 +11,24 @@ from raptr.objectives import KNOWN, UL2, Denoiser
 from raptr.objectives.denoiser import Mode
 
 _TOLERANCE = 1e-6
+
+
+class CausalConfig(BaseModel):
+    """Every token is predicted from those before it."""
+
+    model_config = SECTION
+
+    name: Literal["causal"] = "causal"
+
+
+class MaskedConfig(BaseModel):
+    """Masked tokens are predicted, as in BERT; ``whole_words`` masks all tokens of a word or none."""
+
+    model_config = SECTION
+
+    name: Literal["masked"] = "masked"
+    rate: float = Field(default=0.15, gt=0, le=1)
+    whole_words: bool = False
 
 
 class DenoiserConfig(BaseModel):
@@ -91,6 +109,9 @@ class DenoisingConfig(BaseModel):
     def weights(self) -> tuple[float, ...]:
         """The share of each."""
         return tuple(denoiser.weight for denoiser in self.denoisers.values())
+
+
+ObjectiveConfig = Annotated[CausalConfig | MaskedConfig | DenoisingConfig, Field(discriminator="name")]
 
 
 def _settings(name: Any, value: Any) -> Any:

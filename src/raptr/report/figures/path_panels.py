@@ -10,7 +10,7 @@ from raptr.report.figures.common import Data, Row, layered, rounded
 from raptr.report.path_map import PathMap, path_map
 from raptr.report.recorded_paths import Known, Source, known_paths
 from raptr.results.folder import Comparison, Method
-from raptr.results.run import Run
+from raptr.results.run_files import Run
 from raptr.units import size
 from raptr.units import stage as stage_text
 

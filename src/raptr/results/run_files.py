@@ -6,7 +6,7 @@ from pathlib import Path
 
 from raptr.errors import RaptrError
 from raptr.plan import Stage
-from raptr.results.metrics import Records, read_metrics
+from raptr.results.metric_arrays import Records, read_metrics
 from raptr.rundir.metrics_lines import BoundaryLine
 from raptr.rundir.paths import CONFIG, METRICS, RESULT, RUN_INFO, read_json, read_text
 from raptr.rundir.run_record import BROKEN, Result, RunInfo

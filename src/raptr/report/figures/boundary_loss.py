@@ -9,8 +9,8 @@ import numpy as np
 from raptr.report.figures.common import CROWD, Data, Palette, Row, chart_of, colour, dash, layered, rounded, switchable
 from raptr.results.boundaries import Boundary, boundaries, mean_loss
 from raptr.results.folder import Comparison, Method
-from raptr.results.metrics import Floats
-from raptr.results.run import Run
+from raptr.results.metric_arrays import Floats
+from raptr.results.run_files import Run
 from raptr.rundir.boundary_jump import windows
 from raptr.units import size
 

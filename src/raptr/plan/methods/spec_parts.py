@@ -1,4 +1,4 @@
-"""What specs of several methods share: the types of their fields, and the layers that are always kept."""
+"""Field types, default schedules and the layers that are always kept, shared by the specs of several methods."""
 
 import inspect
 import warnings
