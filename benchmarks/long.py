@@ -31,9 +31,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from raptr.config import RunConfig, parse
 from raptr.results.metric_arrays import read_metrics
-from raptr.train.callbacks.stop import Stop
 from raptr.train.collect_run_info import describe_environment
 from raptr.train.engine import train
+from raptr.train.stop_request import Stop
 from raptr.train.task import prepare_task
 
 LAYERS = 4

@@ -1,6 +1,6 @@
 """`python -m raptr` is the `raptr` command."""
 
-from raptr.cli.app import main
+from raptr.cli import main
 
 if __name__ == "__main__":
     main()

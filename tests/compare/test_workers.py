@@ -20,7 +20,7 @@ from raptr.compare.workers import side_by_side, workers_of
 from raptr.config import dump
 from raptr.data.tokens.encode_pool import cores
 from raptr.errors import STOPPED, RaptrError
-from raptr.train.callbacks.stop import Stop
+from raptr.train.stop_request import Stop
 
 pytestmark = pytest.mark.slow
 

@@ -396,6 +396,7 @@ def test_unsafe_yaml_is_refused_and_not_run(write: Write, tmp_path: Path, text: 
         assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_the_unsafe_text_would_have_run(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     yaml.unsafe_load(UNSAFE[0].replace("{mark}", str(mark)))

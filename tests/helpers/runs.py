@@ -9,11 +9,11 @@ from rich.console import Console
 
 from raptr.config import RunConfig, parse
 from raptr.rundir.json_record import as_record
-from raptr.train.callbacks.stop import Stop
 from raptr.train.engine import train
 from raptr.train.run import Run, attach_to_task
 from raptr.train.setup.arguments import own_settings
 from raptr.train.setup.model import build_model
+from raptr.train.stop_request import Stop
 from raptr.train.task import Task, prepare_task
 
 TINY: dict[str, Any] = {

@@ -232,9 +232,9 @@ def train(
     with _loading():
         from raptr.cli import show
         from raptr.data.progress import say_preparing
-        from raptr.train.callbacks.stop import Stop
         from raptr.train.engine import train as run
         from raptr.train.ranks import is_main, part
+        from raptr.train.stop_request import Stop
         from raptr.train.task import prepare_task
 
     stop = Stop(max_minutes)
@@ -297,7 +297,7 @@ def compare(
         from raptr.cli import show
         from raptr.compare import compare as run
         from raptr.compare import parse_sweep
-        from raptr.train.callbacks.stop import Stop
+        from raptr.train.stop_request import Stop
 
     stop = Stop(max_minutes)
     config = _load(arguments, strict=strict)

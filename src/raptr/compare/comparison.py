@@ -21,8 +21,8 @@ from raptr.messages import did_you_mean
 from raptr.results import summarise
 from raptr.rundir.paths import COMPARISON, COMPARISON_INFO, FORMAT, SUMMARY, SWEEP, claim_folder, read_json, write_json
 from raptr.rundir.run_record import ComparisonInfo, read_result
-from raptr.train.callbacks.stop import Stop
 from raptr.train.ranks import world_size
+from raptr.train.stop_request import Stop
 
 _ALWAYS = (
     "The learning-rate schedule of each method is stretched to its own number of steps.",

@@ -19,8 +19,8 @@ from raptr.compare.request import Asked, on_the_clock, planned
 from raptr.compare.sweep import Values
 from raptr.data.tokens.encode_pool import cores
 from raptr.errors import STOPPED, RaptrError, Stopped
-from raptr.train.callbacks.stop import Stop
 from raptr.train.engine import train
+from raptr.train.stop_request import Stop
 
 
 def train_all(

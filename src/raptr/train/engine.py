@@ -57,7 +57,7 @@ from raptr.train.callbacks.activate import ActivateCallback
 from raptr.train.callbacks.metrics import MetricsCallback
 from raptr.train.callbacks.nonfinite import Diverged, FiniteCallback
 from raptr.train.callbacks.progress_bar import ProgressCallback
-from raptr.train.callbacks.stop import Stop, StopCallback
+from raptr.train.callbacks.stop import StopCallback
 from raptr.train.collect_run_info import result_of, result_of_diverged, run_info_of
 from raptr.train.hf.fsdp import check_tied
 from raptr.train.hf.trainer import RunCallbacks, RunTrainer
@@ -70,6 +70,7 @@ from raptr.train.setup.arguments import own_settings
 from raptr.train.setup.attention_check import check_attention
 from raptr.train.setup.model import build_model
 from raptr.train.setup.special_tokens import said_of
+from raptr.train.stop_request import Stop
 from raptr.train.task import Task, own_task
 
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from raptr.model import AttachedModel, attach, attach_head
 from raptr.plan import Plan, trained_part
 from raptr.plan.subnetwork import Subnetwork
-from raptr.train.callbacks.stop import Stop
 from raptr.train.setup.arguments import Own
+from raptr.train.stop_request import Stop
 from raptr.train.task import Task
 
 

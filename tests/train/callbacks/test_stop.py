@@ -10,7 +10,7 @@ import time
 import pytest
 
 from raptr.errors import RaptrError
-from raptr.train.callbacks.stop import Stop
+from raptr.train.stop_request import Stop
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -30,7 +30,7 @@ def test_a_signal_is_a_reason_and_ends_nothing(number: signal.Signals) -> None:
 @pytest.mark.slow
 def test_a_second_signal_ends_at_once() -> None:
     code = (
-        "import os, signal, time\nfrom raptr.train.callbacks.stop import Stop\nstop = Stop()\n"
+        "import os, signal, time\nfrom raptr.train.stop_request import Stop\nstop = Stop()\n"
         "with stop.listening():\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(0.01)\n"
         "    print(stop.reason, flush=True)\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(60)\n"
     )

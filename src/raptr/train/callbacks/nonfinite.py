@@ -51,7 +51,6 @@ class FiniteCallback(TrainerCallback):  # type: ignore[misc]
         self.skipped = Skipped()
         self._run = run
         self._limit = run.task.config.stability.max_skipped_updates
-        self._fine: torch.Tensor | None = None
         self._norm: float | torch.Tensor | None = None
         self._losses: list[torch.Tensor] = []
         self._hook: Any = None
