@@ -123,7 +123,7 @@ def contents(folder):
 @pytest.mark.slow
 def test_a_killed_run_is_not_taken_for_a_finished_one(corpus, cache):
     code = "import os; from pathlib import Path; from raptr.config import DataConfig; "
-    code += "from raptr.data import prepare, store; "
+    code += "from raptr.data import prepare; from raptr.data.tokens import store; "
     code += "store.encoder = lambda tokenizer: lambda texts: os._exit(9); "
     code += f"prepare(DataConfig(source={str(corpus)!r}, tokenizer=400), Path({str(cache)!r}))"
     env = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
