@@ -27,8 +27,6 @@ PRIVATE = {
     ("test_architecture.py", "raptr._ROOMS"): "the table of public names, which has to be complete",
     ("test_no_code.py", "raptr.config.yaml._Loader"): "what the loader of configs constructs is a promise",
     ("train/resume/test_checkpoint.py", "raptr.train.resume.checkpoint._complete"): "watched: files before and after",
-    ("train/setup/test_smaller_model.py", "raptr.train.setup.smaller_model._given"): "a spelling of sizes, read",
-    ("train/setup/test_smaller_model.py", "raptr.train.setup.smaller_model._written"): "a spelling of sizes, written",
 }
 """Private names of raptr that tests use -> why no public one would do."""
 
