@@ -30,6 +30,7 @@ demo: $(VENV)/.installed
 check: lint
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
 # Everything but `make dev` installs the package itself, and so replaces the link.
 dev: $(VENV)/.dependencies
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
