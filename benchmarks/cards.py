@@ -225,8 +225,9 @@ def take(folder: Path) -> dict[str, Any]:
     for key in summary["methods"]:
         run = folder / f"{key}-seed{seed}"
         facts = runs[key] = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        _, plan, per_step = plan_run(load(str(run / "config.yaml"), [f"training.max_steps={facts['steps']}"]))
-        costs[key] = (sum(stage.layers for stage in plan_cost(plan, per_step)) / facts["steps"], per_step.all_layers)
+        planned = plan_run(load(str(run / "config.yaml"), [f"training.max_steps={facts['steps']}"]))
+        layers = sum(stage.layers for stage in plan_cost(planned.plan, planned.costs))
+        costs[key] = (layers / facts["steps"], planned.costs.all_layers)
     full = costs[summary["baseline"]][1]
     facts = runs[summary["baseline"]]
     environment = facts["environment"]

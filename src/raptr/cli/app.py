@@ -232,6 +232,7 @@ def train(
     with _loading():
         from raptr.cli import show
         from raptr.data.progress import say_preparing
+        from raptr.rundir.paths import MODEL
         from raptr.train.engine import train as run
         from raptr.train.ranks import is_main, part
         from raptr.train.stop_request import Stop
@@ -256,7 +257,7 @@ def train(
     if not is_main():
         return
     show.show_result(_console(), result)
-    _console().print(f"model: {folder / 'model'}", highlight=False, soft_wrap=True)
+    _console().print(f"model: {folder / MODEL}", highlight=False, soft_wrap=True)
     _write_report(folder)
 
 
@@ -297,6 +298,7 @@ def compare(
         from raptr.cli import show
         from raptr.compare import compare as run
         from raptr.compare import parse_sweep
+        from raptr.rundir.paths import RUN_INFO
         from raptr.train.stop_request import Stop
 
     stop = Stop(max_minutes)
@@ -322,7 +324,7 @@ def compare(
         _console().print("Other runs of the comparison are not finished; its summary comes with the last one.")
     else:
         show.show_summary(_console(), summary)
-    if any(folder.glob("*/run.json")):  # not while only a sweep's trials are there
+    if any(folder.glob(f"*/{RUN_INFO}")):  # not while only a sweep's trials are there
         _write_report(folder)
 
 

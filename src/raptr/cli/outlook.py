@@ -14,7 +14,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from raptr.plan import Schedule
-from raptr.results.statistics import Decision
+from raptr.results.statistics import Decision, decide
 from raptr.units import decimal, quantity
 
 if TYPE_CHECKING:
@@ -129,9 +129,7 @@ class Point(Setting):
     @property
     def decision(self) -> Decision:
         """The decision that the interval supports."""
-        if self.low <= 0 <= self.high:
-            return Decision.UNDECIDED
-        return Decision.BETTER if self.high < 0 else Decision.WORSE
+        return decide(self.difference, (self.low, self.high))
 
     @property
     def verdict(self) -> str:

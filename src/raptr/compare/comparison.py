@@ -20,7 +20,7 @@ from raptr.errors import RaptrError
 from raptr.messages import did_you_mean
 from raptr.results import summarise
 from raptr.rundir.paths import COMPARISON, COMPARISON_INFO, FORMAT, SUMMARY, SWEEP, claim_folder, read_json, write_json
-from raptr.rundir.run_record import ComparisonInfo, read_result
+from raptr.rundir.run_record import BROKEN, ComparisonInfo, read_result
 from raptr.train.ranks import world_size
 from raptr.train.stop_request import Stop
 
@@ -242,8 +242,10 @@ def _was_side_by_side(path: Path) -> bool:
 
     Files of earlier versions have no field for that, only the note.
     """
-    try:
-        before = read_json(path) if path.exists() else {}
-    except RaptrError:  # it is written again
+    if not path.exists():
         return False
-    return bool(before.get("side_by_side", _SIDE_BY_SIDE in (before.get("notes") or ())))
+    try:
+        before = ComparisonInfo.of(read_json(path), path.parent)
+    except (RaptrError, *BROKEN):  # it is written again
+        return False
+    return before.side_by_side or _SIDE_BY_SIDE in before.notes

@@ -37,7 +37,7 @@ class SmallerSettings(MethodSettings):
     )
 
     def told(self) -> str:
-        """What it is, and how deep."""
+        """Return the control and its depth as text."""
         return self.own_model if self.layers is None else f"{self.own_model} of {self.layers} layers"
 
     def build(self, seed: int) -> Method:

@@ -14,7 +14,7 @@ from raptr.rundir.run_record import BROKEN, Result, RunInfo
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one run folder says.
+    """Content of one run folder.
 
     Attributes:
         folder: of the run.

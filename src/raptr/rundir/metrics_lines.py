@@ -65,7 +65,7 @@ class TrainLine:
 
 @dataclass(frozen=True, kw_only=True)
 class BoundaryLine:
-    """What the training loss did at a stage boundary; see `raptr.rundir.boundary_jump`.
+    """Jump of the training loss at a stage boundary; see `raptr.rundir.boundary_jump`.
 
     Attributes:
         step: how many steps were completed when the stage began.

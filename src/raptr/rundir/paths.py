@@ -12,7 +12,7 @@ from raptr.errors import RaptrError
 from raptr.rundir.json_record import to_json
 
 FORMAT = 1
-"""Of the JSON files of a run and of a comparison."""
+"""Format number in the JSON files of a run and of a comparison."""
 
 CONFIG = "config.yaml"
 RUN_INFO = "run.json"
@@ -33,7 +33,7 @@ REPORT = "report.html"
 FIGURES = "figures"
 
 _KINDS = {CONFIG: "run", COMPARISON: "comparison"}
-"""What a folder with such a file holds."""
+"""Content of a folder that has such a file."""
 
 
 def read_json(path: Path) -> dict[str, Any]:

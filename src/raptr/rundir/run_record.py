@@ -12,7 +12,7 @@ from raptr.rundir.json_record import INLINE, number, omitted, section
 from raptr.rundir.metrics_lines import COUNTERS, Totals
 
 BROKEN = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
-"""What the ``of`` of a record raises if the content lacks or garbles something."""
+"""Exceptions that the ``of`` of a record raises if the content lacks or garbles something."""
 
 
 class ModelInfo(TypedDict, total=False):
@@ -37,7 +37,7 @@ class FlopsInfo(TypedDict, total=False):
 
 
 class Environment(TypedDict, total=False):
-    """Where a run was made: versions, processor, threads, accelerator, number of processes and engine."""
+    """Environment of a run: versions, processor, threads, accelerator, number of processes and engine."""
 
     python: str
     raptr: str
@@ -124,7 +124,7 @@ class ChangeInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What is known of a run before it begins: the content of run.json.
+    """Facts of a run that are known before it begins: the content of run.json.
 
     Attributes:
         format: of the folder.
@@ -188,7 +188,7 @@ class RunInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a finished run did: the content of result.json.
+    """Result of a finished run: the content of result.json.
 
     Attributes:
         steps: that were taken; fewer than planned if the run diverged.
@@ -233,7 +233,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonInfo:
-    """What belongs to a comparison: the content of comparison.json.
+    """Methods, seeds and budget of a comparison: the content of comparison.json.
 
     Attributes:
         format: of the folder.

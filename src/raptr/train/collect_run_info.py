@@ -1,4 +1,4 @@
-"""What is known of a run before it begins, and what it did in the end: the content of run.json and result.json."""
+"""Collect the facts of a run before it begins, and its result: the content of run.json and result.json."""
 
 import math
 import os
@@ -39,7 +39,7 @@ def result_of(task: Task, progress: Progress, steps: int, skipped: int) -> Resul
 
 
 def run_info_of(task: Task, plan: Plan, command: str) -> RunInfo:
-    """What is known of a run before it begins."""
+    """Return the facts of a run that are known before it begins."""
     config, settings = task.config, task.config.settings(task.config.method)
     flops = FlopsInfo(convention=CONVENTION, layers=task.costs.layers, other=task.costs.other)
     if task.predictions is not None:

@@ -76,7 +76,7 @@ from raptr.train.task import Task, own_task
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """What a run's folder holds.
+    """Content of a run's folder.
 
     Attributes:
         finished: the result of a finished run.

@@ -1,4 +1,4 @@
-"""How much the loss jumps where a stage begins."""
+"""The jump of the training loss at each stage boundary, while a run is trained."""
 
 from raptr.plan import Plan
 from raptr.rundir.boundary_jump import WINDOW, jump_of, windows

@@ -1,4 +1,4 @@
-"""What a run has done so far, and its record: metrics.jsonl, one JSON object a line, append-only."""
+"""Totals of a run, and its record: metrics.jsonl, one JSON object a line, append-only."""
 
 import math
 import os
