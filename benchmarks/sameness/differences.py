@@ -114,8 +114,11 @@ _WIDTH = "stages say their width, and how much room that takes"
 EXPECTED = (
     Known(case="reports", place="*report.html: figures.data.*.kw", reason=_WIDTH),
     Known(case="reports", place="*report.html: figures.data.*.nw", reason=_WIDTH),
-    Known(case="reports", place="*report.html: figures.data.*", new="* layers × *", reason=_WIDTH),
+    Known(case="reports", place="*report.html: figures.charts.*.calculate", new="*datum.kw*", reason=_WIDTH),
+    Known(case="reports", place="*report.html: figures.data.*.[kn]", new="* × * %*", reason=_WIDTH),
+    Known(case="reports", place="widths/report.html: figures.data.*.v", reason=_WIDTH),
     Known(case="reports", place="*report.html: lines.*", new="* layers × *", reason=_WIDTH),
+    Known(case="reports", place="*report.html: lines.*", new="*trained (× * %: with this share *", reason=_WIDTH),
     Known(case="reports", place="*report.html: lines.*", new='*data-label="Boundary *', reason=_JUMPS),
     Known(case="reports", place="*report.html: lines.*", new="*Jump in the table: *", reason=_JUMPS),
     Known(case="reports", place="*report.html: lines.*", new='*class="undecided"*', reason="a class is its decision"),
