@@ -155,6 +155,7 @@ def test_no_path_compiles_what_the_full_model_did_not(family: Family) -> None:
     assert others == [full, full]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
 def test_compiled_blocks_give_what_eager_ones_give() -> None:
     """``compile=True`` through the default compiler, on the smallest network.

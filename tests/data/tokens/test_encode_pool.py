@@ -117,22 +117,22 @@ def finished(folder):
     "behind", [b"", b'{"split": "train"', b'{"split": "train", "texts": "", "tokens": 5}\n', b"\0\0"]
 )
 def test_what_is_behind_the_last_whole_part_is_cut_off(tmp_path, behind):
-    journal = finished(tmp_path)
-    (tmp_path / "parts.jsonl").write_bytes(journal + behind)
+    written = finished(tmp_path)
+    (tmp_path / "parts.jsonl").write_bytes(written + behind)
     with (tmp_path / "train.bin").open("ab") as file:
         file.write(b"half a part")
     with journal.opened(tmp_path, 2) as writing:
         assert writing.tokens() == {"train": 10, "validation": 5}
-    assert (tmp_path / "parts.jsonl").read_bytes() == journal
+    assert (tmp_path / "parts.jsonl").read_bytes() == written
     assert np.fromfile(tmp_path / "train.bin", np.uint16).tolist() == [0, 1, 2, 3, 4, 2, 3, 4, 5, 6]
 
 
 def test_a_part_whose_tokens_are_missing_does_not_count(tmp_path):
-    journal = finished(tmp_path)
+    written = finished(tmp_path)
     (tmp_path / "train.bin").write_bytes((tmp_path / "train.bin").read_bytes()[:-1])
     with journal.opened(tmp_path, 2) as writing:
         assert writing.tokens() == {"train": 5, "validation": 5}
-    assert (tmp_path / "parts.jsonl").read_bytes() == b"".join(journal.splitlines(keepends=True)[:2])
+    assert (tmp_path / "parts.jsonl").read_bytes() == b"".join(written.splitlines(keepends=True)[:2])
 
 
 def test_parts_of_another_text_are_not_taken(many, tmp_path, small):

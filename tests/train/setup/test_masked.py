@@ -20,7 +20,6 @@ from raptr.config import parse
 from raptr.errors import RaptrError
 from raptr.model import count_flops
 from raptr.train.engine import train
-from raptr.train.hf import trainer
 from raptr.train.setup.model import build_model
 from raptr.train.task import plan_run, prepare_task
 from reference.masked_head import loss_of_all
@@ -84,7 +83,7 @@ def test_a_run_is_the_same_with_all_logits(
     task, result = run(config, tmp_path / "masked", cache)
     assert task.predictions is not None
     monkeypatch.setattr("raptr.train.task.predictions_of", lambda config, model: None)
-    monkeypatch.setattr(trainer, "attach_head", None)
+    monkeypatch.setattr("raptr.train.run.attach_head", None)
     full, other = run(config, tmp_path / "all", cache)
     assert full.predictions is None
     assert other["eval_loss"] == pytest.approx(result["eval_loss"], rel=1e-5)
