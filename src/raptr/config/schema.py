@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
-from raptr.config.base import SECTION, CountOrShare, Name
+from raptr.config.base import SECTION, CountOrShare, Name, Place
 from raptr.config.data import DataConfig
 from raptr.config.method_settings import MethodSettings
 from raptr.config.methods import SETTINGS, AnySettings
@@ -29,8 +29,8 @@ class ModelConfig(_Section):
     """
 
     architecture: str | None = None
-    from_config: str | None = None
-    from_pretrained: str | None = None
+    from_config: Place | None = None
+    from_pretrained: Place | None = None
     config: dict[str, Any] = {}
 
     @model_validator(mode="before")
