@@ -92,8 +92,8 @@ class Corpus:
         if self.shared:
             lines["shared"] = said_of(self.shared)
         for name, one in of_sources.items():
-            used = ("source", "split", "documents", "tokens", "filtered", "skipped", "skipped_first")
-            lines |= {f"{name}: {what}": one[what] for what in used}
+            used = ("source", "split", "documents", "tokens", "filtered", "skipped", "skipped_first", "not_read")
+            lines |= {f"{name}: {what}": one[what] for what in used if what in one}  # not_read is newer than stores
             lines[f"{name}: validation sequences"] = len(validation[name])
         lines = {
             name: "none" if value in ({}, []) else "\n".join(value) if isinstance(value, list) else value

@@ -73,8 +73,8 @@ class TokenStore:
         tokenizer: the Hugging Face tokenizer.
         description: source, content_hash, split, documents, bytes, tokens (each a number for train and
             for validation), what was dropped (duplicates, empty, undecodable, filtered, skipped: bad
-            records by kind, skipped_first: what was said of the first few), bytes_per_token, tokenizer,
-            vocabulary, separator, key, format.
+            records by kind, skipped_first: what was said of the first few), not_read (files that were not opened, by
+            their ending or another reason), bytes_per_token, tokenizer, vocabulary, separator, key, format.
         made: what was tokenized now; None if the tokens were there.
     """
 
@@ -190,6 +190,7 @@ def _description(
         "filtered": counts.omitted.filtered,
         "skipped": dict(counts.omitted.bad),
         "skipped_first": [message for messages in counts.omitted.first.values() for message in messages],
+        "not_read": dict(counts.omitted.unread),
         "bytes_per_token": round(total / sum(tokens.values()), 4),
         "tokenizer": made_by.name,
         "vocabulary": size,
