@@ -89,6 +89,7 @@ class Corpus:
         lines = dict(self.description)
         of_sources = lines.pop("sources", {})
         lines.pop("mixture", None)  # said below, as shares
+        lines.pop("probe", None)
         if self.shared:
             lines["shared"] = said_of(self.shared)
         for name, one in of_sources.items():
