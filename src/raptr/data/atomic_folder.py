@@ -1,5 +1,6 @@
-"""Folders that are there whole or not at all."""
+"""Folders that are there whole or not at all, and paths as users write them."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,6 +10,11 @@ from pathlib import Path
 from raptr.errors import RaptrError
 
 _LOCK = ".lock"
+
+
+def at_home(path: str | Path) -> Path:
+    """Return a path with ``~`` and ``~user`` replaced; the name of an unknown user is a file's."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises for an unknown user
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:

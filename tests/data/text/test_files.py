@@ -92,6 +92,17 @@ def test_missing_and_useless_folders_are_refused(tmp_path):
         read(tmp_path)
 
 
+def test_a_tilde_is_the_home_folder_or_part_of_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("at home")
+    (tmp_path / "~nobody-of-this-name.txt").write_text("a name")
+    assert read("~/a.txt") == [("a.txt", b"at home")]
+    assert read("~nobody-of-this-name.txt") == [("~nobody-of-this-name.txt", b"a name")]
+    with pytest.raises(RaptrError, match="~nobody: there is no such file"):
+        read("~nobody")
+
+
 def test_a_pattern_meets_files_and_names_them_from_its_first_wildcard(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     for name in ("a/wiki-0.txt", "a/wiki-1.txt", "a/b/wiki-2.txt", "a/books.txt", "a/wiki.csv"):

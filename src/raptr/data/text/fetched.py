@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raptr.data.atomic_folder import write_named
+from raptr.data.atomic_folder import at_home, write_named
 from raptr.data.progress import progress
 from raptr.data.text.lines import open_packed
 from raptr.data.text.records import Document
@@ -84,10 +84,10 @@ def spooled(
     Raises:
         RaptrError: more than a tenth is bad, or ``strict`` and something is.
     """
-    folder = None if identity is None else Path(cache).expanduser() / spool_name(identity, max_bytes)
+    folder = None if identity is None else at_home(cache) / spool_name(identity, max_bytes)
     if folder is None or not folder.exists():
         folder = write_named(
-            Path(cache).expanduser(),
+            at_home(cache),
             lambda partial: _write(partial, name, (read, whole), folder, max_bytes, strict, identity),
         )
     return lambda omitted: _read(folder, omitted)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from raptr.data.atomic_folder import at_home
 from raptr.data.text.lines import PACKED, read_lines, read_whole
 from raptr.data.text.records import Choice, Document
 from raptr.data.text.skipped import Omitted
@@ -106,7 +107,7 @@ def find_files(spec: str, endings: tuple[str, ...] = ENDINGS) -> Files:
     Raises:
         RaptrError: there is none.
     """
-    path, there = Path(spec).expanduser(), Files()
+    path, there = at_home(spec), Files()
     if path.is_dir():
         found = _named((folder / name for folder, names in _folders(path, there) for name in names), path)
     elif not path.exists() and glob.has_magic(spec):

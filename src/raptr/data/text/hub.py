@@ -13,6 +13,7 @@ from typing import Any
 
 from raptr.config import SourceConfig
 from raptr.config.data import BUILDERS
+from raptr.data.atomic_folder import at_home
 from raptr.data.text.fetched import Reader, Text, limited, spooled
 from raptr.data.text.files import Files, find_files
 from raptr.data.text.records import Choice, Document, Record, missing
@@ -46,7 +47,7 @@ def open_dataset(source: SourceConfig, split: str, *, cache: Path, max_bytes: in
         RaptrError: no such dataset, split or column, or the Hub cannot be reached.
     """
     name, choice = str(source.dataset), Choice.of(source)
-    folder = Path(name).expanduser()
+    folder = at_home(name)
     label = ", ".join(filter(None, (name, source.config, *source.files, split)))
     keep = partial(spooled, name, cache=cache, max_bytes=max_bytes, strict=strict)
     asked = source.model_dump(include={"dataset", "config", "files", "text", "filter", "min_chars", "max_chars"})

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from raptr.data.atomic_folder import write_resumable
+from raptr.data.atomic_folder import at_home, write_resumable
 from raptr.data.progress import progress
 from raptr.data.text.sources import SPLITS, Source, Split
 from raptr.data.tokens.encode_pool import Recipe, encoded, processes
@@ -102,7 +102,7 @@ def store_tokens(source: Source, tokenizer: TokenizerSpec, cache: Path, workers:
     """
     named_by = (str(FORMAT), source.content_hash, tokenizer.identity)
     key = hashlib.blake2b("\0".join(named_by).encode("utf8"), digest_size=12).hexdigest()
-    folder = Path(cache).expanduser() / key
+    folder = at_home(cache) / key
     made: list[Made] = []
     if not folder.exists():
         write_resumable(folder, lambda partial: made.append(_write(partial, source, tokenizer, key, workers)))

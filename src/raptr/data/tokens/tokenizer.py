@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from raptr.data.atomic_folder import at_home
 from raptr.data.progress import progress
 from raptr.data.tokens.published import EXPECTED, load_vocabulary
 from raptr.data.tokens.split_text import in_words, pieces
@@ -138,7 +139,7 @@ def load_tokenizer(spec: str) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer
 
-    path = Path(spec).expanduser()
+    path = at_home(spec)
     if not path.exists() and (path.is_absolute() or spec.startswith((".", "~"))):
         raise RaptrError(f"tokenizer {spec!r}: there is no such file or folder; {_EXPECTED}.")
     try:
