@@ -107,6 +107,17 @@ def test_a_folder_of_files_is_a_dataset(files, tmp_path, cache):
         assert texts(source(dataset=str(folder), streaming=streaming), cache)[0] == few()
 
 
+def test_links_that_the_library_does_not_follow_are_counted(files, tmp_path, cache, capsys):
+    (tmp_path / "folder").mkdir()
+    os.link(files / "a.parquet", tmp_path / "folder" / "train.parquet")
+    (tmp_path / "folder" / "more").symlink_to(files)
+    for streaming in (False, True):
+        found, opened = texts(source(dataset=str(tmp_path / "folder"), streaming=streaming), cache)
+        assert found == few()  # of the linked folder nothing
+        assert opened.counts.omitted.unread == {"link to a folder, not followed by the datasets library": 1}
+        assert "not read (1 files, folders or links): 1 link to a folder, not followed" in capsys.readouterr().err
+
+
 def test_one_broken_file_does_not_lose_the_others(files, cache, capsys):
     (files / "b.parquet").write_bytes(b"not a table")
     (files / "c.parquet").symlink_to(files / "missing")

@@ -148,6 +148,9 @@ def _read_saved(folder: Path, split: str, choice: Choice, omitted: Omitted) -> I
 def _read_any(
     source: SourceConfig, where: str, split: str, commit: str | None, choice: Choice, omitted: Omitted
 ) -> Iterator[Document]:
+    if commit is None:  # a local folder
+        links = (path for path in Path(where).rglob("*") if path.is_symlink() and path.is_dir())
+        omitted.unread.update("link to a folder, not followed by the datasets library" for _ in links)
     rows = _load(
         where,
         name=source.config,
