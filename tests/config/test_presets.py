@@ -76,6 +76,7 @@ def test_all_presets_are_there() -> None:
     assert sorted(PUBLISHED | COMPUTED) == EXPECTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_preset_has_as_many_parameters_as_is_published(name: str, inspected: dict[str, Inspection]) -> None:
     found = inspected[name].parameters
@@ -94,6 +95,7 @@ def test_the_formulas_give_what_is_published() -> None:
     assert 50368 * 768 + 768 + layers + 768 + head == PUBLISHED["modernbert-base"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_preset_is_inspected_and_planned(name: str, inspected: dict[str, Inspection]) -> None:
     config, found = load(name), inspected[name]

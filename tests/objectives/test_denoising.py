@@ -170,9 +170,9 @@ LENGTHS = {"R3": 40, "R8": 60, "S": 40, "X3": 40, "X8": 40, "X64": 200, "X64-50"
 
 @pytest.mark.parametrize("name", KNOWN)
 @pytest.mark.parametrize("layout", [pair, packed])
-def test_ten_thousand_sequences_are_rebuilt_from_inputs_and_targets(name, layout):
+def test_sequences_are_rebuilt_from_inputs_and_targets(name, layout):
     form = layout(KNOWN[name], LENGTHS[name] * (1 if layout is pair else 2), sentinels=9, mode=True)
-    tokens = text(10_000, form.tokens, seed=len(name))
+    tokens = text(10_000 if name == "X3" else 1_000, form.tokens, seed=len(name))  # most spans: X3
     batch = made(form, tokens)
     assert (restore(batch, form, MARKS) == tokens).all()
     labels = batch["labels"].copy()

@@ -157,6 +157,7 @@ def test_chunks_do_not_change_the_tokens(corpus, cache, tmp_path, monkeypatch):
     assert (whole.validation == cut.validation).all()
 
 
+@pytest.mark.slow
 def test_a_large_vocabulary_needs_32_bits(corpus, cache, tmp_path):
     for size, dtype in ((2**16 - 1, np.uint16), (2**16, np.uint32)):  # and one more for [SEP]
         words = write_word_level(tmp_path / f"{size}.json", size)

@@ -23,7 +23,7 @@ from reference.families import (
     LLAMA,
     T5_ENCODER,
     Family,
-    hugging_face,
+    some_families,
 )
 from reference.handwritten import Net, loss_of, some_tokens
 from reference.parts import masked, one_by_one, probe, probed
@@ -295,7 +295,8 @@ def test_a_checkpoint_around_the_layer_sees_the_same_sequences(checkpointed: boo
     assert len(runs) == (2 if checkpointed else 1)
 
 
-@hugging_face
+@pytest.mark.slow
+@some_families
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
 def test_the_models_own_checkpointing_sees_the_same_sequences(family: Family) -> None:
     model = family.build()  # its own: switched on and off again, checkpointing leaves marks in a model
@@ -379,6 +380,7 @@ def test_under_autocast(family: Family) -> None:
     assert all(p.grad is not None for layer in family.layers(model) for p in layer.parameters())
 
 
+@pytest.mark.slow
 def test_compiled_layers_run_on_any_number_of_sequences() -> None:
     """One graph for one sequence and one for more, whatever their number: torch takes sizes as open when they vary."""
     torch._dynamo.reset()
