@@ -65,10 +65,10 @@ from raptr.train.ranks import check_alike, engine_of, from_main, is_main
 from raptr.train.resume.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints
 from raptr.train.resume.config_diff import Change, config_changes, engine_change, fact_changes, longer, refuse
 from raptr.train.resume.safe_load import tensors_only
-from raptr.train.run import Run, attach_to_task
+from raptr.train.run import Run, attach_to_task, try_task
 from raptr.train.setup.arguments import own_settings
-from raptr.train.setup.attention_check import check_attention
 from raptr.train.setup.model import build_model
+from raptr.train.setup.objective_trial import unbalanced
 from raptr.train.setup.special_tokens import said_of
 from raptr.train.stop_request import Stop
 from raptr.train.task import Task, own_task
@@ -145,8 +145,10 @@ def train(
         if task.added:
             console.print(f"{title}: {said_of(task.added)}", highlight=False, soft_wrap=True, markup=False)
         model, own = build_model(task.config, task.model_config), own_settings(task.config)
-        if task.denoised is not None and not task.denoised.alike:
-            check_attention(model, prefix=task.denoised.settings.attention == "prefix")
+        rule = try_task(model, task)
+        for said in (rule.told, unbalanced(task.model_config, rule)):
+            if said:
+                console.print(f"{title}: {task.model_config.model_type}: {said}", highlight=False, soft_wrap=True)
         uses_cache = getattr(model.config, "use_cache", None)  # the Trainer turns it off, for training
         if own.torch_compile:
             console.print(f"{title}: each layer is compiled by itself, one graph for all paths", highlight=False)
@@ -158,6 +160,7 @@ def train(
                 title=title,
                 console=console,
                 net=attach_to_task(model, task, compile=own.torch_compile),
+                rule=rule,
                 own=own,
                 stop=stop or Stop(),
                 changed=found.checkpoint is not None and bool(found.changes),
