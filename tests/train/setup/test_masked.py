@@ -59,7 +59,9 @@ def test_validation_loss_falls_on_wikipedia(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_validation_loss_falls_and_is_that_of_all_logits(architecture: str, tmp_path: Path, cache: Path) -> None:
-    task, result = run(masked(architecture, training__max_steps=30), tmp_path / "run", cache)
+    task, result = run(
+        masked(architecture, training__max_steps=30, training__per_device_eval_batch_size=3), tmp_path / "run", cache
+    )
     lines = metrics(tmp_path / "run", "eval")
     assert result["eval_loss"] < lines[0]["eval_loss"] - 0.2
     assert task.predictions == 2  # of 16 positions
@@ -73,10 +75,28 @@ def test_validation_loss_falls_and_is_that_of_all_logits(architecture: str, tmp_
     labels[rows, batch["masked_positions"][rows, places]] = batch["labels"][rows, places]
     with torch.no_grad():
         full = loss_of_all(model, batch["input_ids"], labels).item()
-    assert result["eval_loss"] == pytest.approx(full, rel=2e-3), "batches of 4 may differ in how much they predict"
+    assert result["eval_loss"] == pytest.approx(full, rel=1e-5), "each prediction counts once, in batches of any size"
     changed = torch.where(labels < 0, labels, (labels + 150) % 320)  # control
     with torch.no_grad():
         assert abs(loss_of_all(model, batch["input_ids"], changed).item() - full) > 0.05 * full
+
+
+@pytest.mark.slow
+def test_validation_counts_predictions_and_not_batches(tmp_path: Path, cache: Path) -> None:
+    """Separators are never predicted, so sequences of short documents differ in how many predictions they have."""
+    rows = [json.dumps({"text": f"word {i} " * (1 + i % 3)}) for i in range(900)]
+    (tmp_path / "text.jsonl").write_text("\n".join(rows))
+    data = {"source": str(tmp_path / "text.jsonl"), "tokenizer": 262, "sequence_length": 16}
+    losses = []
+    for size in (1, 3, 8):
+        changes = {"training__max_steps": 1, "evaluation__every": 1, "training__per_device_eval_batch_size": size}
+        config = masked(data=data, objective={"name": "masked", "rate": 0.4}, **changes)
+        task, result = run(config, tmp_path / str(size), cache)
+        losses.append(result["eval_loss"])
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+    found, collate = task.validation_data()["validation"], task.collator(validation=True)
+    counts = {int((collate([found[i]])["labels"] != -100).sum()) for i in range(len(found))}
+    assert len(counts) > 1, "control: batches of one would count the same, whatever they predict"
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from raptr.train.callbacks.nonfinite import FiniteCallback
 from raptr.train.callbacks.progress_bar import ProgressCallback
 from raptr.train.callbacks.stop import StopCallback
 from raptr.train.hf.fsdp import units_of, whole_weights
-from raptr.train.hf.validation import Padded, PaddedCollator, weighted
+from raptr.train.hf.validation import Padded, PaddedCollator, mean_labels, weighted
 from raptr.train.ranks import is_main
 from raptr.train.resume.checkpoint import written
 from raptr.train.resume.config_diff import OwnHyperparameters
@@ -67,6 +67,8 @@ class TaskTrainer(transformers.Trainer):  # type: ignore[misc]
         self._added = list[torch.Tensor]()
         self._validation_collator = task.collator(validation=True)
         self._mean_predicted: float | None = None
+        self._counted = dict[int, float]()
+        self._counts_vary = task.config.objective.name == "masked"  # with the special tokens of a sequence
         self._stretch = 1.0
         arguments |= units_of(task.config, net.blocks)
         super().__init__(
@@ -86,7 +88,7 @@ class TaskTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         data = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset or self.eval_dataset
-        self._mean_predicted, self._stretch = getattr(data, "mean_predicted", None), 1.0
+        self._mean_predicted, self._stretch = self._labels_of(data), 1.0
         training_collator = self.data_collator
         self.data_collator = self._validation_collator
         if self.args.world_size > 1:
@@ -96,6 +98,14 @@ class TaskTrainer(transformers.Trainer):  # type: ignore[misc]
             return super().get_eval_dataloader(data)
         finally:
             self.data_collator = training_collator
+
+    def _labels_of(self, data: Any) -> float | None:
+        """How many labels a validation sequence has, the mean over all; None where all have as many."""
+        if not self._counts_vary:
+            return getattr(data, "mean_predicted", None)
+        if id(data) not in self._counted:
+            self._counted[id(data)] = mean_labels(data, self._validation_collator)
+        return self._counted[id(data)]
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -165,7 +165,8 @@ class _Trial:
     def __init__(self, model: Any, length: int, *, prefix: bool) -> None:
         self._model, self._kind, self._length = model, type(model).__name__, length
         special = {v for k, v in model.config.to_dict().items() if k.endswith("_token_id") and isinstance(v, int)}
-        known = [i for i in range(min(int(model.config.vocab_size), 512)) if i not in special]
+        rows = len(model.get_input_embeddings().weight)
+        known = [i for i in range(min(rows, 512)) if i not in special]
         self._known = torch.tensor(known, device=next(model.parameters()).device)
         self._tokens, self._decoded = (self._draw(2, length) for _ in range(2))
         self._place = length // 2
