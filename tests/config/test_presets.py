@@ -170,6 +170,7 @@ def test_an_unknown_preset_ends_with_2_and_the_known_ones(raptr: Any) -> None:
     assert "preset 'bert-bas' is not known; there are: bert-base, " in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["plan", "inspect"])
 def test_the_verbs_take_a_preset(verb: str, raptr: Any) -> None:
     code, out, _ = raptr(verb, "tiny-bert")

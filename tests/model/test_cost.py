@@ -48,6 +48,7 @@ def test_a_path_keeps_as_much_memory_as_the_smaller_model(family: Family, attach
     assert small < 0.9 * full  # control
 
 
+@pytest.mark.slow
 @every_family
 def test_a_path_multiplies_as_much_as_the_smaller_model(family: Family, attached: tuple[nn.Module, Any]) -> None:
     model, net = attached

@@ -66,6 +66,7 @@ COUNTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTED)
 def test_the_count_agrees_with_a_count_by_hand(name: str) -> None:
     row = COUNTED[name]

@@ -137,6 +137,7 @@ def test_what_is_required_is_said_with_the_reason() -> None:
     assert inspect_model(made("BertForMaskedLM", "BertConfig", **TEXT), length=8).stacks[0].required == ()
 
 
+@pytest.mark.slow
 def test_the_half_depth_schedule_is_the_papers() -> None:
     options = {**TEXT, "num_hidden_layers": 12}
     found = inspect_model(made("BertModel", "BertConfig", **options), length=8)

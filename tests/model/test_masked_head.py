@@ -164,6 +164,7 @@ def test_a_compiled_head_has_one_shape() -> None:
     assert shapes == [(4, PREDICTIONS, 16)] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["DistilBert", "Electra", "Albert", "Deberta", "DebertaV2", "MPNet", "EuroBert", "Ernie", "ConvBert"]
 )

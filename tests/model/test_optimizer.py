@@ -287,6 +287,7 @@ def test_any_other_optimizer_is_right_or_refused(optimizer_name: str) -> None:
     assert_same_run((model, optimizer), train_by_hand(MLP, make, PATHS, "freeze"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer_name", STATEFUL)
 @pytest.mark.parametrize("family", [LLAMA, GPT2, MLP], ids=lambda f: f.name)
 def test_every_parameter_has_state_right_after_prepare(family: Family, optimizer_name: str) -> None:

@@ -168,6 +168,7 @@ def test_equals_the_reference_token_by_token(name, modes):
 LENGTHS = {"R3": 40, "R8": 60, "S": 40, "X3": 40, "X8": 40, "X64": 200, "X64-50": 140, "C": 40}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KNOWN)
 @pytest.mark.parametrize("layout", [pair, packed])
 def test_sequences_are_rebuilt_from_inputs_and_targets(name, layout):

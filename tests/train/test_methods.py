@@ -199,6 +199,7 @@ def test_flops_of_a_step_are_the_mean_over_its_micro_steps(cache: Path) -> None:
     assert layer_flops(drawn[:1], plan.shape, costs) == len(plan.subnetwork(5).layers[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [method for method in METHODS if full_step(method) is not None])
 def test_a_full_step_is_bit_for_bit_one_of_the_untouched_model(method: str, cache: Path) -> None:
     config = config_of(method)

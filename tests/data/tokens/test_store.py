@@ -73,6 +73,7 @@ def test_a_prepared_store_is_used_again(corpus, cache, monkeypatch):
     assert (again.train == first.train).all()
 
 
+@pytest.mark.slow
 def test_other_text_tokenizer_or_format_is_another_store(corpus, cache, tmp_path, monkeypatch):
     options = {"source": corpus, "tokenizer": 400, "cache": cache}
     paths = [prepare(**options).path]

@@ -43,6 +43,7 @@ def full_of(case: Sized) -> Subnetwork:
     return Subnetwork(tuple(tuple(range(layers)) for layers in case.stacks.values()))
 
 
+@pytest.mark.slow
 @every_case
 def test_the_shape_says_what_can_be_chosen(name: str) -> None:
     case = CASES[name]
@@ -103,6 +104,7 @@ def test_names_types_and_parameters_stay(name: str) -> None:
     assert repr(model) == repr(plain)
 
 
+@pytest.mark.slow
 @few_cases
 def test_detach_leaves_no_trace(name: str) -> None:
     case = CASES[name]
@@ -150,6 +152,7 @@ def test_copies_are_ordinary_full_models(name: str, how: str) -> None:
     assert not torch.equal(case.row.loss(model), case.row.loss(plain))
 
 
+@pytest.mark.slow
 @few_cases
 def test_what_is_saved_is_the_full_model(name: str, tmp_path: Path) -> None:
     case = CASES[name]
@@ -257,6 +260,7 @@ def test_activation_checkpointing(name: str, reentrant: bool) -> None:
     assert difference(model, reference, choice) == []
 
 
+@pytest.mark.slow
 @few_cases
 def test_depth_and_width_together(name: str) -> None:
     """Some layers skipped, some narrow, one whole; against the shallow model, narrowed."""
@@ -306,6 +310,7 @@ def test_as_many_multiplications_as_the_smaller_model(name: str) -> None:
     assert net.flops(12) == said
 
 
+@pytest.mark.slow
 @few_cases
 def test_as_much_memory_as_the_smaller_model(name: str) -> None:
     """Of activations; the selected rows and columns are copies besides, as large as the smaller model's weights."""

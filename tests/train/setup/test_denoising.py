@@ -239,6 +239,7 @@ def test_the_loss_of_a_step_is_the_mean_over_the_targets_of_all_its_micro_batche
     assert metrics(folder, "train")[0]["loss"] == pytest.approx(total / count, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_validation_is_the_same_for_every_seed(cache: Path) -> None:
     one, other = (prepare_task(config("t5", seed=seed), cache) for seed in (0, 1))
     batches = []
@@ -324,6 +325,7 @@ def test_pretrained_embeddings_that_cannot_hold_them_are_refused(tmp_path: Path,
 # What does not fit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "changes", "message"),
     [

@@ -139,6 +139,7 @@ def test_flops_are_counted_as_they_are(tmp_path: Path, cache: Path) -> None:
     assert "predictions" not in json.loads((tmp_path / "causal" / "run.json").read_text())["flops"]
 
 
+@pytest.mark.slow
 def test_every_batch_has_one_shape(cache: Path) -> None:
     task = prepare_task(masked(), cache)
     data, collate = task.training_data(200), task.collator()
@@ -206,6 +207,7 @@ def test_other_tokenizers_train_too(kind: str, size: int, tmp_path: Path, cache:
     assert tokenizer("def self").input_ids == task.tokenizer("def self").input_ids
 
 
+@pytest.mark.slow
 def test_the_example_of_the_guide_is_valid(cache: Path) -> None:
     guide = (Path(__file__).parents[3] / "docs" / "objectives.md").read_text(encoding="utf-8")
     example = re.findall(r"```yaml\n(.*?)```", guide, flags=re.S)[0]
@@ -241,6 +243,7 @@ def test_a_missing_mask_token_is_added_with_a_message(maskless: Path, tmp_path: 
     assert plan_run(masked(data__tokenizer=str(maskless))).costs == task.costs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "fits"), [(257, False), (258, True), (320, True)])
 def test_or_refused_where_the_embedding_cannot_hold_it(
     rows: int, fits: bool, maskless: Path, tmp_path: Path, cache: Path
