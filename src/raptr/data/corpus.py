@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,8 +160,11 @@ def prepare(data: DataConfig, cache: Path, workers: int | None = None) -> Corpus
         tokenizer = TokenizerSpec(data.tokenizer, identity(given), lambda: given)
     else:
         tokenizer = _trained(data, sources, weights)
+    stores = {name: store_tokens(source, tokenizer, cache, workers) for name, source in sources.items()}
+    if isinstance(data.tokenizer, str):
+        stores = {name: _with_roles_of(store, given) for name, store in stores.items()}
     return Corpus(
-        stores={name: store_tokens(source, tokenizer, cache, workers) for name, source in sources.items()},
+        stores=stores,
         weights=weights,
         shared=shared,
     )
@@ -190,6 +193,16 @@ def _trained(data: DataConfig, sources: Mapping[str, Source], weights: Mapping[s
 
     what = "this text" if len(sources) == 1 else "these texts, each in its share"
     return TokenizerSpec(f"{name} of {size} entries, trained on {what}", "\n".join(recipe), make)
+
+
+def _with_roles_of(store: TokenStore, given: "PreTrainedTokenizerBase") -> TokenStore:
+    """The store with the tokenizer that was asked for: another one with the same tokens may have made it.
+
+    Which of them are pad, mask and so on is no part of what a text becomes, and so not of the store's key.
+    """
+    if store.tokenizer.special_tokens_map == given.special_tokens_map:
+        return store
+    return replace(store, tokenizer=given)
 
 
 def _beginning(source: Source, size: int) -> Iterator[str]:

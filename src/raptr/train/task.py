@@ -31,10 +31,10 @@ from raptr.plan import LayerCosts, Method, ModelShape, Plan, plan_cost
 from raptr.plan.schedule import MOST_STEPS
 from raptr.train.setup.arguments import batch_of, build_arguments, rows_of
 from raptr.train.setup.denoising_windows import Denoised, denoise, denoising_costs
-from raptr.train.setup.model import SPECIAL_TOKENS, build_model, build_model_config
+from raptr.train.setup.model import SPECIAL_TOKENS, build_model, build_model_config, positions_of
 from raptr.train.setup.own_model import own_config
 from raptr.train.setup.predictions import predictions_of
-from raptr.train.setup.special_tokens import check_room, marked, vocabulary_of
+from raptr.train.setup.special_tokens import check_room, limited_to, marked, vocabulary_of
 
 _VALIDATION_SEED = 0
 """Every run masks the validation text alike, whatever its seed, so that losses compare."""
@@ -275,6 +275,7 @@ def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]
     before = store.tokenizer if config.model.from_pretrained else tokenizer  # what is added is looked at below
     model_config = build_model_config(config, vocabulary(before), special_tokens)
     check_room(config, model_config, tokenizer, added)
+    tokenizer = limited_to(tokenizer, positions_of(model_config))
     measured = measure(config, model_config)
     return {
         "tokenizer": tokenizer,

@@ -1,5 +1,6 @@
 """The tokens that an objective needs, in a tokenizer that lacks them."""
 
+import copy
 from typing import Any
 
 from raptr.config import DenoisingConfig, RunConfig
@@ -15,6 +16,18 @@ def marked(config: RunConfig, tokenizer: Any) -> tuple[Any, tuple[str, ...]]:
     if isinstance(config.objective, DenoisingConfig):
         return with_marks(tokenizer, config.objective.sentinels, config.objective.mode_tokens)
     return tokenizer, ()
+
+
+def limited_to(tokenizer: Any, positions: int | None) -> Any:
+    """Return the tokenizer with the model's limit in tokens, where it has none itself or a higher one.
+
+    It is saved with the model: whoever encodes with ``truncation=True`` gets no more than the model takes.
+    """
+    if positions is None or tokenizer.model_max_length <= positions:
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_max_length = positions
+    return tokenizer
 
 
 def vocabulary_of(config: RunConfig) -> int:
