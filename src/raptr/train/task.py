@@ -34,7 +34,7 @@ from raptr.train.setup.denoising_windows import Denoised, denoise, denoising_cos
 from raptr.train.setup.model import SPECIAL_TOKENS, build_model, build_model_config, positions_of
 from raptr.train.setup.own_model import own_config
 from raptr.train.setup.predictions import predictions_of
-from raptr.train.setup.special_tokens import check_room, limited_to, marked, vocabulary_of
+from raptr.train.setup.special_tokens import check_room, check_same_tokens, limited_to, marked, vocabulary_of
 
 _VALIDATION_SEED = 0
 """Every run masks the validation text alike, whatever its seed, so that losses compare."""
@@ -270,6 +270,7 @@ def own_task(task: Task) -> Task:
 
 def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]:
     """What a task knows of its model."""
+    check_same_tokens(config, store.tokenizer)
     tokenizer, added = marked(config, store.tokenizer)
     special_tokens = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in SPECIAL_TOKENS}
     before = store.tokenizer if config.model.from_pretrained else tokenizer  # what is added is looked at below

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import normalizers
 from transformers import AutoTokenizer, BartForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from helpers.runs import run, tiny
+from raptr.config import dump
 from raptr.data import load_tokenizer, train_tokenizer
 from raptr.errors import RaptrError
 from raptr.train.setup.model import build_model, build_model_config
@@ -122,6 +124,58 @@ def test_the_roles_are_those_of_the_tokenizer_that_was_given(padless: Path, tmp_
     found = [prepare_task(tiny(data__tokenizer=str(path)), cache) for path in (padless, tmp_path / "other")]
     assert found[0].store.description["key"] == found[1].store.description["key"]
     assert [task.tokenizer.pad_token for task in found] == ["<|endoftext|>", "<|pad|>"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama with its tokenizer beside it."""
+    folder = tmp_path_factory.mktemp("weights")
+    train_tokenizer(["low lower lowest def return self"] * 9, 270).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(**SIZES, vocab_size=280, max_position_embeddings=64)).save_pretrained(folder)
+    return folder
+
+
+def other_tokenizer(folder: Path, kind: str) -> Path:
+    """Another tokenizer than that of `weights`, or the same in other clothes."""
+    tokenizer = train_tokenizer(["low lower lowest def return self"] * 9, 270)
+    if kind == "other tokens":
+        tokenizer = train_tokenizer(["import yield lambda while"] * 9, 270)
+    if kind == "other rules":
+        tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    if kind == "more tokens":
+        tokenizer.add_tokens(["<extra>"], special_tokens=True)
+    if kind == "other roles":
+        tokenizer.pad_token = tokenizer.mask_token
+    tokenizer.save_pretrained(folder / "tokenizer")
+    return folder / "tokenizer"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("other tokens", r"token 259 is .* there and .* here \(\d+ of 270 tokens differ\).*model.new_tokenizer=true"),
+        ("other rules", "not the rules by which a text becomes them"),
+        ("more tokens", ""),
+        ("other roles", ""),
+        ("the same", ""),
+    ],
+)
+def test_weights_are_not_continued_with_another_tokenizer(
+    kind: str, message: str, weights: Path, tmp_path: Path, cache: Path
+) -> None:
+    changes: dict[str, Any] = {"data__tokenizer": str(other_tokenizer(tmp_path, kind))}
+    model: dict[str, Any] = {"from_pretrained": str(weights)}
+    if message:
+        with pytest.raises(RaptrError, match=message):
+            prepare_task(tiny(model=model, **changes), cache)
+    meant = tiny(model={**model, "new_tokenizer": bool(message)}, **changes)
+    assert prepare_task(meant, cache).model_config.vocab_size == 280
+    assert ("new_tokenizer" in dump(meant)) == bool(message)
+
+
+def test_a_new_tokenizer_needs_weights() -> None:
+    with pytest.raises(RaptrError, match="new_tokenizer is for weights that exist"):
+        tiny(model={"architecture": "llama", "new_tokenizer": True})
 
 
 def test_a_tokenizer_has_the_models_limit() -> None:
