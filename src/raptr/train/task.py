@@ -28,6 +28,7 @@ from raptr.errors import RaptrError
 from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, Method, ModelShape, Plan, plan_cost
+from raptr.plan.protocol import for_rows
 from raptr.plan.schedule import MOST_STEPS
 from raptr.train.setup.arguments import batch_of, build_arguments, rows_of
 from raptr.train.setup.denoising_windows import Denoised, denoise, denoising_costs
@@ -70,6 +71,7 @@ class Task:
         parameters: how many the model has; ``layer_parameters`` of them in the layers.
         predictions: on how many positions of a sequence the vocabulary head runs; None for all.
         batch: sequences per step, over all processes and micro-steps.
+        rows: sequences per micro-step of one process.
         steps: the config's number of steps.
     """
 
@@ -86,6 +88,7 @@ class Task:
     layer_parameters: int
     predictions: int | None
     batch: int
+    rows: int
     steps: int
     denoised: Denoised | None = None
     denoiser_costs: tuple[LayerCosts, ...] = ()
@@ -99,11 +102,15 @@ class Task:
         """A method bound to this model and a number of steps, by default the task's; all that can be checked, is.
 
         Raises:
-            RaptrError: the method does not fit the number of steps or the model, at any of its stages.
+            RaptrError: the method does not fit the number of steps, the micro-batch, or the model at any of its stages.
         """
-        plan = method.plan(self.shape, self.steps if steps is None else steps)
+        plan = self.bound(method, self.steps if steps is None else steps)
         check_plan(plan, self.layers)
         return plan
+
+    def bound(self, method: Method, steps: int) -> Plan:
+        """Return a method bound to the model's shape, a number of steps and the micro-batch, and check no more."""
+        return for_rows(method.plan(self.shape, steps), self.rows)
 
     @property
     def tokens_per_step(self) -> float:
@@ -222,6 +229,7 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
         training=training,
         validation=validation,
         batch=batch,
+        rows=arguments.train_batch_size,
         steps=_steps(config, len(training) * length / per_step),
         denoised=denoised,
         **facts,
@@ -338,7 +346,7 @@ def plan_run(config: RunConfig) -> Planned:
             config, config.method, model_config=model_config, shape=shape, costs=given.costs, steps=steps
         )
         measured = measure(config, build_model_config(config, vocabulary_of(config)))
-    plan = config.build_method().plan(measured.layers.shape, steps)
+    plan = for_rows(config.build_method().plan(measured.layers.shape, steps), arguments.train_batch_size)
     check_plan(plan, measured.layers)
     costs = measured.costs.scaled(batch)
     sequences = sum(stage.total for stage in plan_cost(plan, costs)) / given.costs.total
