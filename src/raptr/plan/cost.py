@@ -173,7 +173,7 @@ def plan_cost(plan: Plan, costs: LayerCosts | None = None) -> tuple[StageCost, .
 
     A stage of T steps costs T * (sum over layers of P(layer kept) * cost of the layer + the rest). With kept
     heads and neurons, the layer's cost is that of these shares of it. Where sequences skip layers by themselves, the
-    probabilities depend on the size of a micro-batch: pass the plan of `raptr.plan.protocol.for_rows`.
+    probabilities depend on the size of a micro-batch: pass the plan of `raptr.plan.for_rows`.
 
     Args:
         plan: any plan of raptr.

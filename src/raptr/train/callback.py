@@ -7,8 +7,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from raptr.model import AttachedModel, attach
 from raptr.model.optimizer import Inactive
-from raptr.plan import Method, Plan
-from raptr.plan.protocol import for_rows
+from raptr.plan import Method, Plan, for_rows
 from raptr.train.callbacks.activate import ActivateCallback, check_compile
 
 

@@ -27,8 +27,7 @@ from raptr.data.samples.windows import BLOCK
 from raptr.errors import RaptrError
 from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
-from raptr.plan import LayerCosts, Method, ModelShape, Plan, plan_cost
-from raptr.plan.protocol import for_rows
+from raptr.plan import LayerCosts, Method, ModelShape, Plan, for_rows, plan_cost
 from raptr.plan.schedule import MOST_STEPS
 from raptr.train.setup.arguments import batch_of, build_arguments, rows_of
 from raptr.train.setup.denoising_windows import Denoised, denoise, denoising_costs
@@ -99,18 +98,14 @@ class Task:
         return self.layers.shape
 
     def plan(self, method: Method, steps: int | None = None) -> Plan:
-        """A method bound to this model and a number of steps, by default the task's; all that can be checked, is.
+        """Bind a method to this model, the micro-batch and a number of steps, by default the task's; check all of it.
 
         Raises:
             RaptrError: the method does not fit the number of steps, the micro-batch, or the model at any of its stages.
         """
-        plan = self.bound(method, self.steps if steps is None else steps)
+        plan = for_rows(method.plan(self.shape, self.steps if steps is None else steps), self.rows)
         check_plan(plan, self.layers)
         return plan
-
-    def bound(self, method: Method, steps: int) -> Plan:
-        """Return a method bound to the model's shape, a number of steps and the micro-batch, and check no more."""
-        return for_rows(method.plan(self.shape, steps), self.rows)
 
     @property
     def tokens_per_step(self) -> float:
@@ -180,10 +175,9 @@ class Task:
         return steps * self.tokens_per_step / self.training.sources[0].length
 
     def _objective(self, seed: int) -> Objective:
-        objective = self.config.objective
+        objective, tokenizer = self.config.objective, self.tokenizer
         if not isinstance(objective, MaskedConfig):
             return causal
-        tokenizer = self.tokenizer
         return partial(
             masked,
             seed=seed,
@@ -211,8 +205,7 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
     per_step = float(batch * length)
     denoised = None
     if config.objective.name == "denoising":
-        rows, micro_steps = rows_of(arguments), arguments.gradient_accumulation_steps
-        denoised = denoise(config, facts["model_config"], rows, micro_steps)
+        denoised = denoise(config, facts["model_config"], rows_of(arguments), arguments.gradient_accumulation_steps)
         length, longest, per_step = STRETCH * length, denoised.longest, batch * denoised.turns.per_window
     try:
         training, validation = store.training(length), store.validation(longest)
@@ -350,7 +343,6 @@ def plan_run(config: RunConfig) -> Planned:
     check_plan(plan, measured.layers)
     costs = measured.costs.scaled(batch)
     sequences = sum(stage.total for stage in plan_cost(plan, costs)) / given.costs.total
-    tokens = sequences * config.data.sequence_length
     return Planned(
         method=own.method,
         name=own.told(),
@@ -359,7 +351,7 @@ def plan_run(config: RunConfig) -> Planned:
         objective=objective,
         pre_norm=given.layers.pre_norm,
         parameters=given.layer_parameters,
-        tokens=tokens,
+        tokens=sequences * config.data.sequence_length,
         layers=sum(shape.layers),
     )
 

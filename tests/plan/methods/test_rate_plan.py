@@ -17,11 +17,11 @@ from raptr.plan import (
     Plan,
     SequenceKey,
     Subnetwork,
+    for_rows,
     plan_cost,
 )
 from raptr.plan.layer_part import run_probability
 from raptr.plan.methods import LayerDrop, ProgressiveLayerDropping, SequenceLayerDropout, StochasticDepth
-from raptr.plan.protocol import for_rows
 from reference import rates as reference
 from reference.methods import two_stacks
 from reference.rates import Keep

@@ -224,7 +224,7 @@ class SequenceLayerDropout:
 
     Raises:
         RaptrError: here if a value cannot be right for any model, at `plan` if a fixed layer is out of range, at
-            `raptr.plan.protocol.for_rows` if a micro-batch has one sequence.
+            `raptr.plan.for_rows` if a micro-batch has one sequence.
 
     Example:
         >>> plan = SequenceLayerDropout(rate=0.6).plan(ModelShape.of(layers=5), steps=101)

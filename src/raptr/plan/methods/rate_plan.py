@@ -78,7 +78,7 @@ class RatePlan:
     rows: int | None = None
 
     def for_rows(self, rows: int) -> "RatePlan":
-        """Return the plan of micro-batches of so many sequences on each rank; see `raptr.plan.protocol.for_rows`.
+        """Return the plan of micro-batches of so many sequences on each rank; see `raptr.plan.for_rows`.
 
         Raises:
             RaptrError: layers are dropped by sequence, and there is one sequence, which runs through every layer.
