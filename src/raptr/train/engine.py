@@ -253,7 +253,7 @@ def _found(task: Task, plan: Plan, folder: Path, info: RunInfo, allowed: Collect
 
     Raises:
         RaptrError: it is another one, it is damaged, or it is finished and cannot be prolonged; all reasons are in one
-            message. Or a change is allowed that nothing is called.
+            message. Or ``allowed`` has an unknown name.
     """
     check_allowed(folder, task.config, allowed)
     begun = (folder / RUN_INFO).exists()

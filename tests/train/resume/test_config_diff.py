@@ -251,7 +251,7 @@ def test_a_rate_that_more_steps_change_is_named(
 def test_an_unknown_name_of_a_change_is_an_error(name: str, near: str, folder: Path, cache: Path) -> None:
     with pytest.raises(RaptrError, match=re.escape(near)) as refused:
         go_on(tiny(**CONFIG), folder, cache, "training.learning_rate", name)
-    assert str(refused.value).startswith(f"--allow-changes {name!r} names no key of the config and no fact of a run; ")
+    assert str(refused.value).startswith(f"--allow-changes {name!r} is not a key of the config or a fact of a run; ")
 
 
 def test_known_names_of_changes_are_keys_sections_and_facts(folder: Path) -> None:

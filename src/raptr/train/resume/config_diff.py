@@ -87,7 +87,7 @@ def check_allowed(folder: Path, config: RunConfig, allowed: Collection[str]) -> 
         if name not in known:
             near = did_you_mean(name, known, quoted=False)
             raise RaptrError(
-                f"--allow-changes {name!r} names no key of the config and no fact of a run; "
+                f"--allow-changes {name!r} is not a key of the config or a fact of a run; "
                 + (near or f"give a key or section such as training.max_steps, or one of {', '.join(sorted(_FACTS))}.")
             )
 
