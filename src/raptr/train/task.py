@@ -27,7 +27,7 @@ from raptr.data.samples.windows import BLOCK
 from raptr.errors import RaptrError
 from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
-from raptr.plan import LayerCosts, Method, ModelShape, Plan, plan_cost
+from raptr.plan import LayerCosts, Method, ModelShape, Plan, for_rows, plan_cost
 from raptr.plan.schedule import MOST_STEPS
 from raptr.train.setup.arguments import batch_of, build_arguments, rows_of
 from raptr.train.setup.denoising_windows import Denoised, denoise, denoising_costs
@@ -70,6 +70,7 @@ class Task:
         parameters: how many the model has; ``layer_parameters`` of them in the layers.
         predictions: on how many positions of a sequence the vocabulary head runs; None for all.
         batch: sequences per step, over all processes and micro-steps.
+        rows: sequences per micro-step of one process.
         steps: the config's number of steps.
     """
 
@@ -86,6 +87,7 @@ class Task:
     layer_parameters: int
     predictions: int | None
     batch: int
+    rows: int
     steps: int
     denoised: Denoised | None = None
     denoiser_costs: tuple[LayerCosts, ...] = ()
@@ -96,12 +98,12 @@ class Task:
         return self.layers.shape
 
     def plan(self, method: Method, steps: int | None = None) -> Plan:
-        """A method bound to this model and a number of steps, by default the task's; all that can be checked, is.
+        """Bind a method to this model, the micro-batch and a number of steps, by default the task's; check all of it.
 
         Raises:
-            RaptrError: the method does not fit the number of steps or the model, at any of its stages.
+            RaptrError: the method does not fit the number of steps, the micro-batch, or the model at any of its stages.
         """
-        plan = method.plan(self.shape, self.steps if steps is None else steps)
+        plan = for_rows(method.plan(self.shape, self.steps if steps is None else steps), self.rows)
         check_plan(plan, self.layers)
         return plan
 
@@ -173,10 +175,9 @@ class Task:
         return steps * self.tokens_per_step / self.training.sources[0].length
 
     def _objective(self, seed: int) -> Objective:
-        objective = self.config.objective
+        objective, tokenizer = self.config.objective, self.tokenizer
         if not isinstance(objective, MaskedConfig):
             return causal
-        tokenizer = self.tokenizer
         return partial(
             masked,
             seed=seed,
@@ -204,8 +205,7 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
     per_step = float(batch * length)
     denoised = None
     if config.objective.name == "denoising":
-        rows, micro_steps = rows_of(arguments), arguments.gradient_accumulation_steps
-        denoised = denoise(config, facts["model_config"], rows, micro_steps)
+        denoised = denoise(config, facts["model_config"], rows_of(arguments), arguments.gradient_accumulation_steps)
         length, longest, per_step = STRETCH * length, denoised.longest, batch * denoised.turns.per_window
     try:
         training, validation = store.training(length), store.validation(longest)
@@ -222,6 +222,7 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
         training=training,
         validation=validation,
         batch=batch,
+        rows=arguments.train_batch_size,
         steps=_steps(config, len(training) * length / per_step),
         denoised=denoised,
         **facts,
@@ -340,11 +341,10 @@ def plan_run(config: RunConfig) -> Planned:
             config, config.method, model_config=model_config, shape=shape, costs=given.costs, steps=steps
         )
         measured = measure(config, build_model_config(config, vocabulary_of(config)))
-    plan = config.build_method().plan(measured.layers.shape, steps)
+    plan = for_rows(config.build_method().plan(measured.layers.shape, steps), arguments.train_batch_size)
     check_plan(plan, measured.layers)
     costs = measured.costs.scaled(batch)
     sequences = sum(stage.total for stage in plan_cost(plan, costs)) / given.costs.total
-    tokens = sequences * config.data.sequence_length
     return Planned(
         method=own.method,
         name=own.told(),
@@ -353,7 +353,7 @@ def plan_run(config: RunConfig) -> Planned:
         objective=objective,
         pre_norm=given.layers.pre_norm,
         parameters=given.layer_parameters,
-        tokens=tokens,
+        tokens=sequences * config.data.sequence_length,
         layers=sum(shape.layers),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from transformers import TrainingArguments
+from transformers import TrainingArguments, get_scheduler
 
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
@@ -150,6 +150,26 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
             "CUDA_VISIBLE_DEVICES=0."
         )
     return arguments
+
+
+def learning_rate_at(config: RunConfig, steps: int, step: int) -> float:
+    """Return the learning rate of a config's schedule after ``step`` steps of a run of ``steps``.
+
+    Raises:
+        RaptrError: the ``training`` section is not valid.
+    """
+    arguments = build_arguments(config, Path(), max_steps=steps)
+    try:
+        scheduler = get_scheduler(
+            arguments.lr_scheduler_type,
+            torch.optim.SGD([torch.zeros(1)], lr=arguments.learning_rate),
+            num_warmup_steps=arguments.get_warmup_steps(steps),
+            num_training_steps=steps,
+            scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
+        )
+    except (ValueError, TypeError) as error:
+        raise RaptrError(f"training is not valid: {error}") from error
+    return float(arguments.learning_rate * scheduler.lr_lambdas[0](step))
 
 
 def rows_of(arguments: TrainingArguments) -> int:
