@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
 from raptr.errors import RaptrError
-from raptr.objectives import masked, most_predictions
+from raptr.objectives import masked, most_predictions, taken_apart
+from raptr.objectives.masked import continuing
 from raptr.objectives.words import choose_words
 from reference.masked import masked_sequence, whole_words
 
@@ -60,7 +61,7 @@ def test_equals_the_reference_token_by_token(rate, share):
     ]
     assert batch["input_ids"].tolist() == [inputs for inputs, _ in expected]
     assert batch["labels"].tolist() == [labels for _, labels in expected]
-    if share and rate < 1:  # control: words change what is chosen
+    if share and 0.01 < rate < 1:  # control: words change what is chosen, if more than one token is
         assert (corrupt(tokens, **at(60, epoch=3), **options)["labels"] != batch["labels"]).any()
 
 
@@ -145,6 +146,51 @@ def test_a_word_begins_after_a_special_token_and_at_the_beginning():
         assert smallest != 3 or joined[0].nonzero()[0].tolist() != expected
 
 
+def test_a_text_of_one_long_word_is_masked_everywhere():
+    tokens = np.full((4000, 64), 50)  # all continue the word of the first
+    chosen = whole(tokens, **at(4000))["labels"] != -100
+    assert (chosen.sum(axis=1) == 10).all()
+    assert chisquare(chosen.sum(axis=0)).pvalue > ALARM, "every position is as likely"
+    assert chisquare(chosen.sum(axis=0) + 300 * (np.arange(64) < 10)).pvalue < ALARM  # control
+    apart = corrupt(tokens, **at(4000))["labels"] != -100
+    assert (chosen == apart).all(), "the same as without words"
+    again = whole(tokens, **at(4000, epoch=1))["labels"] != -100
+    assert (again != chosen).any(axis=1).mean() > 0.99
+
+
+@pytest.mark.parametrize("longest", [7, 8, 20, 44])
+def test_tokens_of_a_word_that_is_too_long_are_chosen_as_often_as_others(longest):
+    row = [*[10] * 20, 11, *[50] * (longest - 1), *[12] * (44 - longest)]  # 64 tokens: 10 are chosen
+    tokens = np.tile(row, (6000, 1))
+    chosen = (whole(tokens, **at(6000), rate=6 / 64)["labels"] != -100).sum(axis=0)
+    assert chosen.sum() == 6 * 6000
+    assert chisquare(chosen).pvalue > ALARM
+
+
+def test_a_word_that_just_fits_stays_whole():
+    tokens = np.tile([*[10] * 30, 11, *[50] * 5, *[12] * 28], (2000, 1))  # a word of 6, and 6 are chosen
+    chosen = whole(tokens, **at(2000), rate=6 / 64)["labels"] != -100
+    inside = chosen[:, 30:36].sum(axis=1)
+    assert set(inside) == {0, 6}
+
+
+def test_how_many_tokens_are_chosen_one_by_one_is_counted():
+    closes = np.arange(VOCABULARY) == 39
+    options = {"special_ids": SPECIALS, "rate": 0.15, "continues": CONTINUES, "closes": closes}
+    assert taken_apart(np.full((2, 20), 10), **options) == 0
+    assert taken_apart(np.full((2, 20), 50), **options) == 1
+    assert taken_apart(np.array([[10] * 16 + [50] * 4]), **options) == 0.25  # the word has one more, and 3 are chosen
+    assert taken_apart(np.array([[10] * 16 + [17] + [50] * 3]), **options) == 0
+    assert taken_apart(np.array([[10] * 15 + [39] + [50] * 3 + [10]]), **options) == 0
+
+
+def test_a_word_ends_at_a_token_that_closes_it():
+    tokens = np.array([[10, 39, 50, 50, 39, 50, 17, 50]])
+    found = continuing(tokens, CONTINUES, np.arange(VOCABULARY) == 39, VOCABULARY)
+    assert found.astype(int).tolist() == [[0, 0, 0, 1, 0, 0, 0, 1]]  # 17 is special: that ends a word later
+    assert continuing(tokens, CONTINUES, None, VOCABULARY).astype(int).tolist() == [[0, 0, 1, 1, 0, 1, 0, 1]]
+
+
 def test_words_are_chosen_alike_in_any_batch():
     tokens = text(64, 32)
     together = whole(tokens, **at(64, epoch=2))
@@ -187,6 +233,7 @@ def test_the_number_by_position_is_that_of_a_sequence_without_special_tokens():
         ({"predictions": 41}, "a sequence has 40 tokens"),
         ({"continues": CONTINUES[:-1]}, "each of the 60 ids"),
         ({"continues": np.zeros(VOCABULARY)}, "the type float64"),
+        ({"continues": CONTINUES, "closes": CONTINUES[1:]}, "closes has the shape"),
     ],
 )
 def test_what_cannot_be_is_refused(change, message):

@@ -41,6 +41,7 @@ def whole_words(words, maskable, continues, count):
         else:
             open_word = [place]
             found.append(open_word)
+    found = [part for word in found for part in ([word] if len(word) <= count else [[place] for place in word])]
     chosen, passed_over = [], []
     for word in sorted(found, key=lambda word: words[word[0]] // 2):
         if len(chosen) + len(word) <= count:

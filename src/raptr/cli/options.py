@@ -51,6 +51,6 @@ def cache_folder(given: Path | None) -> Path:
     """Where tokenized data is kept."""
     if given is not None:
         return given
-    if "RAPTR_CACHE" in os.environ:
+    if os.environ.get("RAPTR_CACHE"):
         return Path(os.environ["RAPTR_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "raptr"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raptr"

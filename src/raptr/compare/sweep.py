@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raptr.config import RunConfig
-from raptr.config.yaml import read_yaml
+from raptr.config.yaml import read_value
 from raptr.errors import RaptrError
 from raptr.rundir.paths import TRIALS
 
@@ -53,7 +53,7 @@ def parse_sweep(options: Sequence[str]) -> dict[str, list[Any]]:
             )
         if key in grid:
             raise RaptrError(f"--sweep {key} is given twice; give all its values in one option.")
-        values = [read_yaml(part, f"--sweep {option}") for part in text.split(",")]
+        values = [read_value(part, f"--sweep {option}") for part in text.split(",")]
         if len(values) < 2 or any(a == b for a, b in itertools.combinations(values, 2)):
             raise RaptrError(f"--sweep {option!r} gives nothing to choose from; give two or more different values.")
         grid[key] = values

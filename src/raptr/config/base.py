@@ -8,6 +8,9 @@ from pydantic import ConfigDict, Field
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 """Of a run, a method or a source: it is part of file names."""
 
+Place = Annotated[str, Field(min_length=1)]
+"""A path, or a name on the Hub. An empty text would be the current folder."""
+
 SECTION = ConfigDict(extra="forbid", frozen=True, strict=True)
 """Of every section: unknown keys are errors, values are not converted, and nothing changes afterwards."""
 

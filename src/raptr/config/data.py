@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
-from raptr.config.base import SECTION, Expected, Name
+from raptr.config.base import SECTION, Expected, Name, Place
 from raptr.config.filter_rule import Rule, parse_rule
 from raptr.errors import RaptrError
 
@@ -30,7 +30,7 @@ def _is_rule(text: str) -> str:
     return text
 
 
-Texts = Annotated[list[str], BeforeValidator(_as_list)]
+Texts = Annotated[list[Place], BeforeValidator(_as_list)]
 Share = Annotated[float, Field(gt=0, le=0.5)]
 Count = Annotated[int, Field(gt=0)]
 
@@ -61,8 +61,8 @@ class SourceConfig(_Section):
         validation_share: how much is held out where there is neither.
     """
 
-    path: str | None = None
-    dataset: str | None = None
+    path: Place | None = None
+    dataset: Place | None = None
     config: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -73,7 +73,7 @@ class SourceConfig(_Section):
     min_chars: int = Field(default=0, ge=0)
     max_chars: Count | None = None
     max_bytes: Count | None = None
-    validation: str | None = None
+    validation: Place | None = None
     validation_split: str | None = None
     validation_share: Share = 0.02
 
@@ -118,15 +118,15 @@ class DataConfig(_Section):
     that is trained on the text: of ``tokenizer_kind``, and of text in lower case with ``tokenizer_lowercase``.
     """
 
-    source: str | None = None
+    source: Place | None = None
     sources: dict[Name, SourceConfig] = {}
     mixture: str | None = None
-    validation: str | None = None
+    validation: Place | None = None
     text_field: str = "text"
     max_bytes: Count | None = None
     validation_share: Share = 0.02
     tokenizer: Annotated[
-        Count | str,
+        Count | Place,
         Expected("a number of entries such as 4096, or the folder, file or name of a tokenizer"),
     ] = 4096
     tokenizer_kind: Literal["bpe", "wordpiece", "unigram"] = "bpe"

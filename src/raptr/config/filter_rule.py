@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from raptr.config.yaml import read_yaml
+from raptr.config.yaml import read_value
 from raptr.errors import RaptrError
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
@@ -18,6 +18,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+_TRUTHS = {"yes": True, "on": True, "no": False, "off": False}
+"""Words that are truth values to a column of truth values, and texts to a column of texts."""
 _FORM = re.compile(r"\s*(?P<column>[^\s=!<>]+)\s*(?P<sign>[=!<>]=|[<>])\s*(?P<value>.*\S)\s*")
 
 
@@ -51,13 +53,18 @@ class Rule:
             return _OPERATORS[self.sign](value is None, True) if self.value is None else False
         if hasattr(value, "isoformat"):
             value = value.isoformat()
-        if _kind(value) is None or _kind(value) != _kind(self.value):
-            raise TypeError(f"a {type(value).__name__} cannot be compared with {self.value!r}")
-        return _OPERATORS[self.sign](value, self.value)
+        wanted = self.value
+        if isinstance(value, bool) and isinstance(wanted, str):
+            wanted = _TRUTHS.get(wanted.lower(), wanted)
+        if _kind(value) is None or _kind(value) != _kind(wanted):
+            raise TypeError(f"a {type(value).__name__} cannot be compared with {wanted!r}")
+        return _OPERATORS[self.sign](value, wanted)
 
 
 def parse_rule(text: str) -> Rule:
     """Read "COLUMN SIGN VALUE"; the value is as in YAML, so quotes make a text of what looks like a number.
+
+    Dates and words such as ``no`` are texts, and so is all of a value without quotes: ``notes #1``.
 
     Raises:
         RaptrError: the text is not such a comparison.
@@ -73,11 +80,11 @@ def parse_rule(text: str) -> Rule:
             "'language == en' or 'score >= 0.5'."
         )
     column, sign, written = match.group("column", "sign", "value")
-    value = read_yaml(written, f"the value of rule {text!r}")
+    value = read_value(written, f"the value of rule {text!r}")
     if isinstance(value, list | dict) or (isinstance(value, float) and not math.isfinite(value)):
         raise RaptrError(f"rule {text!r}: expected a number, a text, true, false or null after {sign}.")
-    if not isinstance(value, str | int | float | None):
-        value = written  # a date: columns of dates are compared as text
+    if not isinstance(value, str | int | float | None) or (isinstance(value, bool) and written.lower() in _TRUTHS):
+        value = written
     if isinstance(value, bool | None) and sign not in ("==", "!="):
         raise RaptrError(f"rule {text!r}: {written} can only be compared with == or !=.")
     return Rule(column, sign, value)

@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from raptr.config.literal import read_setting, read_settings
 from raptr.config.methods import SETTINGS
 from raptr.config.schema import RunConfig
 from raptr.config.validation_errors import explained
-from raptr.config.yaml import read_yaml, write_yaml
+from raptr.config.yaml import write_yaml
 from raptr.errors import RaptrError
 from raptr.messages import did_you_mean
 from raptr.plan import Method
@@ -22,7 +23,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Args:
         source: the path of a YAML file, or a preset's name.
         overrides: ``key=value`` texts; dots lead into sections, values are YAML
-            (``training.learning_rate=1e-3``).
+            (``training.learning_rate=1e-3``). Where a setting is text, its value is taken literally.
 
     Raises:
         RaptrError: no such file or preset, not safe YAML, or keys or values that are not valid.
@@ -69,7 +70,7 @@ def with_settings(method: str, settings: Mapping[str, Any], overrides: Sequence[
         )
     given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     for override in overrides:
-        _apply(given, override)
+        _apply(given, override, within=("methods", method))
     entry = {"name": "plan", "method": method, **({"methods": {method: given}} if given else {})}
     return parse(entry, "the method").build_method()
 
@@ -101,7 +102,7 @@ def _read(source: str | Path) -> Any:
             f"config {str(source)!r} is neither a file nor a preset; "
             f"give a .yaml file or one of: {', '.join(presets())}."
         )
-    return read_yaml(text, str(source))
+    return read_settings(text, str(source))
 
 
 def _is_there(path: Path, folder: bool) -> bool:
@@ -111,7 +112,7 @@ def _is_there(path: Path, folder: bool) -> bool:
         return False
 
 
-def _apply(data: Any, override: str) -> None:
+def _apply(data: Any, override: str, within: Sequence[str] = ()) -> None:
     path, separator, text = override.partition("=")
     keys = path.split(".")
     if not separator or not all(keys):
@@ -124,4 +125,4 @@ def _apply(data: Any, override: str) -> None:
         data = data[key]
     if not isinstance(data, dict):
         raise RaptrError(f"override {override!r}: {'.'.join(keys[:-1])} is a value and has no keys.")
-    data[keys[-1]] = read_yaml(text, f"the value of override {override!r}")
+    data[keys[-1]] = read_setting((*within, *keys), text, f"the value of override {override!r}")

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from raptr.config.base import SECTION, CountOrShare, Name
+from raptr.config.base import SECTION, CountOrShare, Name, Place
 from raptr.config.data import DataConfig
 from raptr.config.method_settings import MethodSettings
 from raptr.config.methods import SETTINGS, AnySettings
@@ -38,8 +38,8 @@ class ModelConfig(_Section):
     """
 
     architecture: str | None = None
-    from_config: str | None = None
-    from_pretrained: str | None = None
+    from_config: Place | None = None
+    from_pretrained: Place | None = None
     config: dict[str, Any] = {}
     new_tokenizer: bool = False
 

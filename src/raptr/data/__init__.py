@@ -16,7 +16,7 @@ from raptr.data.text.skipped import Omitted
 from raptr.data.text.sources import Counts, Source, open_source
 from raptr.data.tokens.store import TokenStore
 from raptr.data.tokens.tokenizer import load_tokenizer, parallel_tokenizers, train_tokenizer, vocabulary
-from raptr.data.tokens.word_starts import continuations
+from raptr.data.tokens.word_starts import closings, continuations, unspaced
 
 __all__ = [
     "STRETCH",
@@ -35,6 +35,7 @@ __all__ = [
     "WindowCollator",
     "WindowData",
     "WindowValidation",
+    "closings",
     "continuations",
     "load_tokenizer",
     "mix",
@@ -44,5 +45,6 @@ __all__ = [
     "prepare",
     "train_tokenizer",
     "turns_of",
+    "unspaced",
     "vocabulary",
 ]

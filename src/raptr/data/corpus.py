@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raptr.config import DataConfig
+from raptr.config.data import BUILTIN
 from raptr.data.samples.mixture import Mixture, mix
 from raptr.data.samples.sequences import Sequences
+from raptr.data.text.draw import draw
 from raptr.data.text.overlap import Shared, report, said_of, shared_documents
 from raptr.data.text.sources import SPLITS, Source, open_source
 from raptr.data.tokens.store import TokenStore, store_tokens
@@ -89,11 +91,12 @@ class Corpus:
         lines = dict(self.description)
         of_sources = lines.pop("sources", {})
         lines.pop("mixture", None)  # said below, as shares
+        lines.pop("probe", None)
         if self.shared:
             lines["shared"] = said_of(self.shared)
         for name, one in of_sources.items():
-            used = ("source", "split", "documents", "tokens", "filtered", "skipped", "skipped_first")
-            lines |= {f"{name}: {what}": one[what] for what in used}
+            used = ("source", "split", "documents", "tokens", "filtered", "skipped", "skipped_first", "not_read")
+            lines |= {f"{name}: {what}": one[what] for what in used if what in one}  # not_read is newer than stores
             lines[f"{name}: validation sequences"] = len(validation[name])
         lines = {
             name: "none" if value in ({}, []) else "\n".join(value) if isinstance(value, list) else value
@@ -131,7 +134,7 @@ def prepare(data: DataConfig, cache: Path, workers: int | None = None) -> Corpus
 
     Args:
         data: the sources, their mixture, and the tokenizer: the size and kind of the one that is trained on
-            a sample of the train text, each source in its share, or a tokenizer's folder, file, or
+            a sample of the train text from all over it, each source in its share, or a tokenizer's folder, file, or
             name on the Hugging Face Hub.
         cache: the folder of all stores; made where it is missing.
         workers: processes that tokenize, by default as many as there are cores; the tokens do not depend on it.
@@ -171,7 +174,7 @@ def prepare(data: DataConfig, cache: Path, workers: int | None = None) -> Corpus
 
 
 def _trained(data: DataConfig, sources: Mapping[str, Source], weights: Mapping[str, float] | None) -> TokenizerSpec:
-    """A tokenizer that is trained on the beginning of each source, as much as its share says."""
+    """A tokenizer that is trained on a sample of each source, as much as its share says."""
     import tokenizers
 
     size, kind, lowercase = data.tokenizer, data.tokenizer_kind, data.tokenizer_lowercase
@@ -183,12 +186,17 @@ def _trained(data: DataConfig, sources: Mapping[str, Source], weights: Mapping[s
     sample = min(SAMPLE_BYTES, total)
     shares = {name: there[name] / total if weights is None else weights[name] for name in sources}
     wanted = {name: round(sample * share) for name, share in shares.items()}
+    paths = {name: one.path for name, one in data.named_sources().items()}
+    # any beginning of builtin:python is a fair sample, and what is used whole is one
+    drawn = {name for name in sources if 0 < wanted[name] < there[name] and paths[name] != BUILTIN}
+    recipe += ["sampled"] if drawn else []
     if len(sources) > 1:  # of one source, the text is in the key of its tokens
         recipe += [f"{source.content_hash} {wanted[name]}" for name, source in sources.items()]
 
     @once
     def make() -> "PreTrainedTokenizerBase":
-        texts = itertools.chain.from_iterable(_beginning(sources[name], wanted[name]) for name in sources)
+        take = {name: draw if name in drawn else _beginning for name in sources}
+        texts = itertools.chain.from_iterable(take[name](sources[name], wanted[name]) for name in sources)
         return train_kind(kind, texts, size, lowercase=lowercase, sample_bytes=sum(wanted.values()))
 
     what = "this text" if len(sources) == 1 else "these texts, each in its share"

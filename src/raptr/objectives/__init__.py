@@ -4,7 +4,7 @@ from raptr.objectives.causal import causal
 from raptr.objectives.denoiser import KNOWN, UL2, Denoiser
 from raptr.objectives.denoising import Denoising, Marks, decoder_only, encoder_decoder
 from raptr.objectives.forms import Form, Packed, Pair, packed, pair
-from raptr.objectives.masked import masked, most_predictions
+from raptr.objectives.masked import masked, most_predictions, taken_apart
 from raptr.objectives.protocol import Objective
 from raptr.objectives.rebuild import rebuild, restore
 
@@ -27,4 +27,5 @@ __all__ = [
     "pair",
     "rebuild",
     "restore",
+    "taken_apart",
 ]

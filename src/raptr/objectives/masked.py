@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from raptr.errors import RaptrError
 from raptr.objectives.protocol import Batch, Ints, checked
-from raptr.objectives.words import Bools, choose_words
+from raptr.objectives.words import Bools, choose_words, too_long
 from raptr.plan import rng
 
 IGNORED = -100
@@ -33,6 +33,7 @@ def masked(
     masked_share: float = 0.8,
     random_share: float = 0.1,
     continues: Bools | None = None,
+    closes: Bools | None = None,
     predictions: int | None = None,
 ) -> Batch:
     """Inputs and labels of masked language modelling.
@@ -66,6 +67,8 @@ def masked(
         random_share: the share of the chosen that becomes a random token.
         continues: whole words are masked: for every id whether it continues the word of the token before it,
             shape (vocab_size,).
+        closes: for every id whether no token continues its word, whatever ``continues`` says of that: as at the end of
+            a character of a script without spaces, before a Latin word. Shape (vocab_size,).
         predictions: K: labels are given at the chosen positions only, K of them in every sequence.
 
     Returns:
@@ -101,7 +104,7 @@ def masked(
     if continues is None:
         chosen = _choose(words[:, 0], maskable, count)
     else:
-        chosen = choose_words(words[:, 0], maskable, _continuing(continues, vocab_size)[ids], count)
+        chosen = choose_words(words[:, 0], maskable, continuing(ids, continues, closes, vocab_size), count)
     fate = rng.uniforms(words[:, 1])
     to_mask = chosen & (fate < masked_share)
     to_random = chosen & ~to_mask & (fate < masked_share + random_share)
@@ -112,6 +115,22 @@ def masked(
     if predictions is None:
         return {"input_ids": inputs, "labels": labels}
     return {"input_ids": inputs, **_at_positions(labels, chosen, predictions)}
+
+
+def taken_apart(tokens: Ints, *, special_ids: Iterable[int], rate: float, continues: Bools, closes: Bools) -> float:
+    """Share of the tokens that whole-word masking chooses one by one, because their word has too many of them.
+
+    Args:
+        tokens: token ids, shape (B, T).
+        special_ids: as in `masked`, with the mask token.
+        rate: as in `masked`.
+        continues: as in `masked`.
+        closes: as in `masked`.
+    """
+    ids = checked(tokens)
+    maskable = ~np.isin(ids, list(special_ids))
+    count = np.maximum(1, np.rint(rate * maskable.sum(axis=1))).astype(np.int64)
+    return float(too_long(maskable, continuing(ids, continues, closes, len(continues)), count).mean())
 
 
 def most_predictions(length: int, rate: float) -> int:
@@ -181,13 +200,18 @@ def _ordinary(words: rng.Words, specials: npt.NDArray[np.int64], vocab_size: int
     return drawn + np.searchsorted(specials - np.arange(len(specials)), drawn, side="right")
 
 
-def _continuing(continues: Bools, vocab_size: int) -> Bools:
-    if continues.shape != (vocab_size,) or continues.dtype != np.bool_:
-        raise RaptrError(
-            f"continues has the shape {continues.shape} and the type {continues.dtype}; expected a truth value for "
-            f"each of the {vocab_size} ids of the vocabulary."
-        )
-    return continues
+def continuing(ids: Ints, continues: Bools, closes: Bools | None, vocab_size: int) -> Bools:
+    """Return which tokens continue the word of the token before them, shape (B, T); the arguments are `masked`'s."""
+    for name, found in (("continues", continues), ("closes", closes)):
+        if found is not None and (found.shape != (vocab_size,) or found.dtype != np.bool_):
+            raise RaptrError(
+                f"{name} has the shape {found.shape} and the type {found.dtype}; expected a truth value for "
+                f"each of the {vocab_size} ids of the vocabulary."
+            )
+    goes_on: Bools = continues[ids]
+    if closes is not None:
+        goes_on[:, 1:] &= ~closes[ids[:, :-1]]
+    return goes_on
 
 
 def _check_numbers(

@@ -19,7 +19,6 @@ from raptr.data import (
     WindowCollator,
     WindowData,
     WindowValidation,
-    continuations,
     prepare,
     vocabulary,
 )
@@ -35,6 +34,7 @@ from raptr.train.setup.model import SPECIAL_TOKENS, build_model, build_model_con
 from raptr.train.setup.own_model import own_config
 from raptr.train.setup.predictions import predictions_of
 from raptr.train.setup.special_tokens import check_room, check_same_tokens, limited_to, marked, vocabulary_of
+from raptr.train.setup.whole_words import say_words, word_options
 
 _VALIDATION_SEED = 0
 """Every run masks the validation text alike, whatever its seed, so that losses compare."""
@@ -185,8 +185,8 @@ class Task:
             vocab_size=vocabulary(tokenizer),
             special_ids=tuple(tokenizer.all_special_ids),
             rate=objective.rate,
-            continues=continuations(tokenizer) if objective.whole_words else None,
             predictions=self.predictions,
+            **(word_options(tokenizer) if objective.whole_words else {}),
         )
 
 
@@ -229,6 +229,8 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
     )
     task.collator()
     task.validation_data()
+    if isinstance(config.objective, MaskedConfig) and config.objective.whole_words:
+        say_words(task.tokenizer, training.sources, config.objective.rate)
     return task
 
 

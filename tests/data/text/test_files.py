@@ -6,9 +6,11 @@ import os
 
 import pytest
 
-from raptr.data import Omitted
-from raptr.data.text.files import read_files
+from raptr.config import DataConfig, SourceConfig
+from raptr.data import Omitted, prepare
+from raptr.data.text.files import find_files, read_files
 from raptr.data.text.records import Choice
+from raptr.data.text.sources import open_source
 from raptr.errors import RaptrError
 
 
@@ -113,3 +115,121 @@ def test_zstandard_says_the_same(tmp_path):
         with pyarrow.output_stream(str(tmp_path / name), compression="zstd") as file:
             file.write(LINES)
     assert [text for _, text in read(tmp_path)] == [b"one", "zwölf\n".encode(), LINES]
+
+
+def tree(root, files=(), links=()):
+    """A folder with files, each of which holds its name, and with links."""
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    for name, target in links:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).symlink_to(target)
+    return root
+
+
+A, B, ELSE = "top/a/a.txt", "top/b/b.txt", "else/in/e.txt"
+LINKED = {
+    "a folder elsewhere": ([A, ELSE], [("top/l", "../else")], ["a/a.txt", "l/in/e.txt"]),
+    "by an absolute path": ([A, ELSE], [("top/l", "{root}/else")], ["a/a.txt", "l/in/e.txt"]),
+    "a folder with all of it": ([ELSE], [("top/l", "../else")], ["l/in/e.txt"]),
+    "a link in a linked folder": ([A, ELSE, "more/m.txt"], [("top/l", "../else"), ("else/k", "../more")], None),
+    "a folder below, sorted first": ([A, B], [("top/0", "b")], ["a/a.txt", "b/b.txt"]),
+    "itself": ([A], [("top/a/l", "../a")], ["a/a.txt"]),
+    "the folder that is read": ([A], [("top/a/l", "..")], ["a/a.txt"]),
+    "a folder above all": ([A, ELSE], [("top/l", "..")], ["a/a.txt"]),
+    "two that lead to each other": ([A, B], [("top/a/l", "../b"), ("top/b/l", "../a")], ["a/a.txt", "b/b.txt"]),
+    "elsewhere, and back": ([A, ELSE], [("top/l", "../else"), ("else/in/k", "../../top")], ["a/a.txt", "l/in/e.txt"]),
+    "one folder by two links": ([ELSE], [("top/k", "../else"), ("top/l", "../else")], ["k/in/e.txt"]),
+    "a folder and one below it": ([ELSE], [("top/k", "../else/in"), ("top/l", "../else")], ["k/e.txt"]),
+    "a file": ([A, ELSE], [("top/l.txt", "../else/in/e.txt")], ["a/a.txt", "l.txt"]),
+    "a hidden link": ([A, ELSE], [("top/.l", "../else")], ["a/a.txt"]),
+    "a file that is its own target": ([A], [("top/l", "l")], ["a/a.txt"]),
+}
+
+
+@pytest.mark.parametrize("case", LINKED)
+def test_a_folder_and_a_pattern_read_the_same_files_through_links(tmp_path, case):
+    files, links, expected = LINKED[case]
+    root = tree(tmp_path, files, [(name, target.format(root=tmp_path)) for name, target in links])
+    expected = expected or ["a/a.txt", "l/in/e.txt", "l/k/m.txt"]
+    assert [name for name, _ in read(root / "top")] == expected
+    assert read(root / "top" / "**" / "*.txt") == read(root / "top")
+    assert [name for name, _ in read(root / "to*" / "**" / "*.txt")] == [f"top/{name}" for name in expected]
+    assert [name for name, _ in read(root / "top" / "**" / "**" / "*.txt")] == expected
+
+
+def test_many_links_between_folders_are_no_maze(tmp_path):
+    names = [f"f{i}" for i in range(12)]
+    links = [(f"{one}/{other}", f"../{other}") for one in names for other in names if one != other]
+    tree(tmp_path, [f"{name}/{name}.txt" for name in names], links)  # 12! ways through them
+    assert [name for name, _ in read(tmp_path)] == sorted(f"{name}/{name}.txt" for name in names)
+    assert read(tmp_path / "**" / "*") == read(tmp_path)
+
+
+def test_a_pattern_that_names_a_link_reads_it(tmp_path):
+    tree(tmp_path, [A, B], [("top/l", "a"), ("top/up", "..")])
+    assert [name for name, _ in read(tmp_path / "top" / "l" / "*.txt")] == ["a.txt"]
+    assert [name for name, _ in read(tmp_path / "top" / "[l]" / "*.txt")] == ["l/a.txt"]
+    assert [name for name, _ in read(tmp_path / "top" / "up" / "top" / "a")] == ["a.txt"]
+
+
+def test_files_that_are_not_read_are_counted(tmp_path, capsys):
+    tree(tmp_path, ["a.txt", "b.md", "c.MD", "D.TXT", ".h.txt", ".git/x.txt", "sub/Makefile", "sub/e.json"])
+    tree(tmp_path, links=[("gone", "nowhere"), ("up", "."), ("k.md", "b.md")])
+    omitted = Omitted()
+    assert [name for name, _ in read_files(str(tmp_path), Choice(), omitted)] == ["a.txt"]
+    expected = {".md": 2, ".MD": 1, ".TXT": 1, "hidden": 2, "no ending": 1, ".json": 1, "broken link": 1}
+    assert omitted.unread == {**expected, "link to a folder above it": 1}
+    assert not omitted.bad
+    (tmp_path / "a.txt").write_text("words " * 100)
+    source = open_source(SourceConfig(path=str(tmp_path)), name="notes", cache=tmp_path)
+    assert "notes: not read (10 files, folders or links): 2 hidden, 2 .md, 1 " in capsys.readouterr().err
+    assert source.counts.omitted.unread.total() == 10
+    whole = Omitted()
+    list(read_files(str(tmp_path / "a.txt"), Choice(), whole))
+    assert not whole.unread
+    with pytest.raises(RaptrError, match=r"seen: 1 of no ending, 1 of \.json"):
+        read(tmp_path / "sub")
+
+
+def test_a_builder_of_the_datasets_library_counts_them_too(tmp_path):
+    tree(tmp_path, ["csv/a.csv", "csv/.b.csv", "else/c.csv"], [("csv/l", "../else"), ("csv/up", "..")])
+    for name in ("csv/a.csv", "else/c.csv"):
+        rows = "".join(f"{name} {i}\n" for i in range(300))
+        (tmp_path / name).write_text("text\n" + rows)
+    for streaming in (False, True, True):  # at the third time from what was kept
+        table = SourceConfig(dataset="csv", files=[str(tmp_path / "csv")], streaming=streaming)
+        source = open_source(table, cache=tmp_path)
+        assert sum(source.counts.documents.values()) == 600
+        assert source.counts.omitted.unread == {"hidden": 1, "link to a folder above it": 1}
+
+
+def test_what_is_not_read_is_part_of_the_description(tmp_path):
+    tree(tmp_path, links=[("texts/up", "..")])
+    (tmp_path / "texts" / "a.txt").write_text("some words " * 500)
+    (tmp_path / "texts" / "read.me").write_text("not a text")
+    data = DataConfig(source=str(tmp_path / "texts"), tokenizer=259, sequence_length=8)
+    made = prepare(data, tmp_path / "cache")
+    assert made.description["not_read"] == {".me": 1, "link to a folder above it": 1}
+    assert made.facts(8)["not_read"] == {".me": 1, "link to a folder above it": 1}
+
+
+def test_a_folder_that_cannot_be_opened_is_bad(tmp_path, monkeypatch):
+    tree(tmp_path, ["a.txt", "closed/b.txt"])
+    scan = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for spec in (tmp_path, tmp_path / "**" / "*.txt"):
+        omitted = Omitted()
+        assert [name for name, _ in read_files(str(spec), Choice(), omitted)] == ["a.txt"]
+        assert omitted.bad == {"unreadable folder": 1}
+        with pytest.raises(RaptrError, match=r"closed: the folder cannot be read .Permission denied"):
+            read(spec)
+    with pytest.raises(RaptrError, match=r"nothing at all.*closed cannot be read .Permission denied"):
+        find_files(str(tmp_path / "closed"))

@@ -1,5 +1,6 @@
 """Masked language models end to end: four architectures learn, with the head on masked positions only."""
 
+import itertools
 import json
 import re
 from io import StringIO
@@ -171,9 +172,10 @@ def test_a_head_that_has_its_own_way_is_trained_on_all_positions_with_a_warning(
 
 @pytest.mark.slow
 def test_whole_words_are_a_setting(tmp_path: Path, cache: Path) -> None:
-    task, result = run(masked(objective={"name": "masked", "whole_words": True}), tmp_path / "run", cache)
+    objective = {"name": "masked", "rate": 0.4}  # 6 of 16 tokens: at 2, most words have more
+    task, result = run(masked(objective={**objective, "whole_words": True}), tmp_path / "run", cache)
     assert result["eval_loss"] < metrics(tmp_path / "run", "eval")[0]["eval_loss"]
-    plain = prepare_task(masked(), cache)
+    plain = prepare_task(masked(objective=objective), cache)
     items = [task.training_data(9)[i] for i in range(36)]
     whole, apart = task.collator()(items), plain.collator()(items)
     assert whole["labels"].shape == apart["labels"].shape
@@ -182,12 +184,33 @@ def test_whole_words_are_a_setting(tmp_path: Path, cache: Path) -> None:
     space = {i for token, i in task.tokenizer.get_vocab().items() if token[0] in "ĠĊ"}
 
     def begun(batch: Any) -> float:
-        """How many of the sequences with two predictions have them side by side, in one word."""
+        """How many of the predictions, but the first, are in one word with the prediction before them."""
         rows = [i for i, labels in enumerate(batch["labels"]) if min(labels) >= 0]
-        pairs = [(i, *batch["masked_positions"][i].tolist()) for i in rows]
-        return sum(b == a + 1 and int(tokens[i][b]) not in space for i, a, b in pairs) / len(rows)
+        pairs = [(i, *pair) for i in rows for pair in itertools.pairwise(batch["masked_positions"][i].tolist())]
+        return sum(b == a + 1 and int(tokens[i][b]) not in space for i, a, b in pairs) / len(pairs)
 
     assert begun(whole) > begun(apart) + 0.1
+
+
+def test_text_without_spaces_is_masked_everywhere_and_it_is_said(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    characters = [chr(0x4E00 + i) for i in range(150)]
+    lines = ["".join(np.random.default_rng(i).choice(characters, 40)) for i in range(400)]
+    (tmp_path / "text.txt").write_text("".join(lines), encoding="utf-8")
+    config = masked(
+        data={"source": str(tmp_path / "text.txt"), "tokenizer": 420, "sequence_length": 16},
+        objective={"name": "masked", "whole_words": True},
+    )
+    task = prepare_task(config, cache)
+    assert re.search(
+        r"whole words: of the tokens of .* (?!0\.0)\d+\.\d% belong to scripts without", capsys.readouterr().err
+    )
+    items = [task.training_data(50)[i] for i in range(200)]
+    at = np.bincount(task.collator()(items)["masked_positions"].flatten().numpy(), minlength=16)
+    assert at.min() > 0.4 * at.mean()  # before, only the first positions were masked
+    prepare_task(masked(), cache)
+    assert "whole words" not in capsys.readouterr().err
 
 
 @pytest.mark.slow

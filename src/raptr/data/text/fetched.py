@@ -87,6 +87,7 @@ def _write(
         "filtered": omitted.filtered,
         "bad": dict(omitted.bad),
         "first": omitted.first,
+        "unread": omitted.unread,
     }
     (partial / "description.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf8")
     return f"text-{content.hexdigest()}" if folder is None else folder.name
@@ -96,7 +97,11 @@ def _read(folder: Path, omitted: Omitted) -> Iterator[Document]:
     try:
         told = json.loads((folder / "description.json").read_text(encoding="utf8"))
         counted = Omitted(
-            records=told["records"], filtered=told["filtered"], bad=Counter(told["bad"]), first=told["first"]
+            records=told["records"],
+            filtered=told["filtered"],
+            bad=Counter(told["bad"]),
+            first=told["first"],
+            unread=Counter(told.get("unread", {})),
         )
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(folder, error) from error

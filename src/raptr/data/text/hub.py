@@ -14,7 +14,7 @@ from typing import Any
 from raptr.config import SourceConfig
 from raptr.config.data import BUILDERS
 from raptr.data.text.fetched import Reader, Text, spooled
-from raptr.data.text.files import find_files
+from raptr.data.text.files import Files, find_files
 from raptr.data.text.records import Choice, Document, Record, missing
 from raptr.data.text.skipped import Omitted
 from raptr.errors import RaptrError
@@ -53,7 +53,7 @@ def open_dataset(source: SourceConfig, split: str, *, cache: Path, max_bytes: in
     if name in BUILDERS:
         files = _local_files(source.files)
         read = partial(_read_files, source, files, choice)
-        known = [[str(path), *_state(path)] for _, path in files]
+        known = [[str(path), *_state(path)] for _, path in files.files]
         return Text(label, keep(read, identity=[asked, known]) if source.streaming else read)
     if _is_saved(folder):
         _refuse_options(source, "a folder written by save_to_disk", "config", "revision", "files", "streaming")
@@ -90,10 +90,15 @@ def _refuse_options(source: SourceConfig, what: str, *keys: str) -> None:
             raise RaptrError(f"dataset {source.dataset!r} is {what}; {key} has no effect on it, remove it.")
 
 
-def _local_files(patterns: list[str]) -> list[tuple[str, Path]]:
+def _local_files(patterns: list[str]) -> Files:
     """Every file that any of the patterns meets, once."""
-    found = {path.absolute(): name for pattern in patterns for name, path in find_files(pattern, endings=("",))}
-    return [(name, path) for path, name in found.items()]
+    found = [find_files(pattern, endings=("",)) for pattern in patterns]
+    files = {path.absolute(): name for each in found for name, path in each.files}
+    return Files(
+        files=[(name, path) for path, name in files.items()],
+        unread={path.absolute(): kind for each in found for path, kind in each.unread.items()},
+        unreadable={path.absolute(): reason for each in found for path, reason in each.unreadable.items()},
+    )
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -105,11 +110,10 @@ def _state(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _read_files(
-    source: SourceConfig, files: list[tuple[str, Path]], choice: Choice, omitted: Omitted
-) -> Iterator[Document]:
+def _read_files(source: SourceConfig, files: Files, choice: Choice, omitted: Omitted) -> Iterator[Document]:
     """File by file, so that a broken one does not end the reading of the others."""
-    for name, path in files:
+    files.report(omitted)
+    for name, path in files.files:
         try:
             rows = _load(str(source.dataset), data_files=[str(path)], split="train", streaming=source.streaming)
             yield from choice.documents(_records(name, str(path), rows, choice), omitted)

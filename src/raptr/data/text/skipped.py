@@ -1,4 +1,4 @@
-"""What a reading left out: bad records, each reported, and those that the user's rules left out."""
+"""What a reading left out: bad records, each reported, those that the user's rules left out, and unread files."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ class Omitted:
         filtered: left out by ``filter``, ``min_chars`` or ``max_chars``.
         bad: how many could not be used, by kind.
         first: what was said of the first few of each kind.
+        unread: files and links of a folder or pattern that were not opened, by their ending or another reason.
     """
 
     strict: bool = False
@@ -30,6 +31,7 @@ class Omitted:
     filtered: int = 0
     bad: Counter[str] = field(default_factory=Counter)
     first: dict[str, list[str]] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter)
 
     def skip(self, kind: str, message: str, count: int = 1) -> None:
         """Count something bad.
@@ -63,6 +65,7 @@ class Omitted:
         self.records += other.records
         self.filtered += other.filtered
         self.bad += other.bad
+        self.unread += other.unread
         for kind, messages in other.first.items():
             self.first[kind] = [*self.first.get(kind, ()), *messages][:_NAMED]
 
@@ -80,8 +83,12 @@ class Omitted:
             )
 
     def report(self, name: str) -> None:
-        """Say on stderr what was skipped, if anything was."""
+        """Say on stderr what was skipped and which files were not read, if there are any."""
         console = Console(stderr=True)
+        if self.unread:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self.unread.most_common())
+            text = f"{name}: not read ({self.unread.total()} files, folders or links): {kinds}."
+            console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
         for kind, count in self.bad.items():
             text = f"{name}: skipped {count} bad {'record' if count == 1 else 'records'} ({kind}):"
             for message in self.first[kind]:

@@ -69,10 +69,18 @@ class Source:
     split: str
     counts: Counts
     digests: dict[Split, bytes] = field(repr=False)
-    _scan: Callable[["_Tally"], Iterator[tuple[Split, str]]] = field(repr=False)
+    _scan: "_Scan" = field(repr=False)
 
     def read(self) -> Iterator[tuple[Split, str]]:
         """Every document once with its split, in the source's order.
+
+        Raises:
+            RaptrError: the text is not what it was when the source was opened.
+        """
+        return ((split, text) for split, _, text in self.named())
+
+    def named(self) -> Iterator[tuple[Split, str, str]]:
+        """The same with the name of each document between the two: its file below the source's path, and its place.
 
         Raises:
             RaptrError: the text is not what it was when the source was opened.
@@ -114,6 +122,10 @@ class _Tally:
             undecodable=self.undecodable,
             omitted=self.omitted,
         )
+
+
+_Scan = Callable[[_Tally], Iterator[tuple[Split, str, str]]]
+"""One reading: the split, name and text of every document that is used."""
 
 
 def open_source(source: SourceConfig, *, name: str = "data", cache: Path, strict: bool = False) -> Source:
@@ -189,13 +201,13 @@ def _tallied(
     name: str,
     text: str,
     split: str,
-    scan: Callable[[_Tally], Iterator[tuple[Split, str]]],
+    scan: _Scan,
     size: int | None,
     strict: bool,
 ) -> tuple[Source, _Tally]:
     tally = _Tally(strict)
     with progress(f"Reading {name}", size) as advance:
-        for _, part in scan(tally):
+        for *_, part in scan(tally):
             advance(len(part))
     content_hash = tally.hash.hexdigest()
     digests = {split: bytes(all_of_it) for split, all_of_it in tally.digests.items()}
@@ -248,7 +260,7 @@ def _scan_split(
     rooms: dict[Split, int | None],
     tally: _Tally,
     seen: set[bytes] | None = None,
-) -> Iterator[tuple[Split, str]]:
+) -> Iterator[tuple[Split, str, str]]:
     """Documents that are neither empty nor seen, split by the rule, until the rooms are full."""
     seen = set() if seen is None else seen
     room = dict(rooms)
@@ -281,7 +293,7 @@ def _scan_split(
                 tally.bytes[split] += size
                 tally.hash.update(f"{split}\0{name}\0{size}\0".encode("utf8", "surrogateescape"))
                 tally.hash.update(used.encode("utf8"))
-                yield split, used
+                yield split, name, used
 
 
 def _fitting(text: str, room: int | None) -> tuple[str, int]:
@@ -293,7 +305,9 @@ def _fitting(text: str, room: int | None) -> tuple[str, int]:
     return used, len(used.encode("utf8"))
 
 
-def _scan_apart(train: Reader, held_out: Reader, max_bytes: int | None, tally: _Tally) -> Iterator[tuple[Split, str]]:
+def _scan_apart(
+    train: Reader, held_out: Reader, max_bytes: int | None, tally: _Tally
+) -> Iterator[tuple[Split, str, str]]:
     """Validation text first, so that train documents that are in it too are dropped as duplicates."""
     seen: set[bytes] = set()
     yield from _scan_split(held_out, partial(_all_to, "validation"), {"validation": None}, tally, seen)

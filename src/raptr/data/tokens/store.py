@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from raptr.data.progress import progress
 from raptr.data.text.sources import SPLITS, Source, Split
 from raptr.data.tokens.encode_pool import Recipe, encoded, processes
 from raptr.data.tokens.journal import Chunk, Part, Parts, bin_path, chunks, close, measured, opened
-from raptr.data.tokens.tokenizer import TokenizerSpec, encoder, load_tokenizer, separator, vocabulary
+from raptr.data.tokens.tokenizer import TokenizerSpec, encoder, fingerprint, load_tokenizer, separator, vocabulary
 from raptr.errors import RaptrError
 
 if TYPE_CHECKING:
@@ -73,8 +74,9 @@ class TokenStore:
         tokenizer: the Hugging Face tokenizer.
         description: source, content_hash, split, documents, bytes, tokens (each a number for train and
             for validation), what was dropped (duplicates, empty, undecodable, filtered, skipped: bad
-            records by kind, skipped_first: what was said of the first few), bytes_per_token, tokenizer,
-            vocabulary, separator, key, format.
+            records by kind, skipped_first: what was said of the first few), not_read (files that were not opened, by
+            their ending or another reason), bytes_per_token, tokenizer, vocabulary, separator, probe (hash of the
+            tokens of a fixed text), versions (of the libraries that made them), key, format.
         made: what was tokenized now; None if the tokens were there.
     """
 
@@ -109,8 +111,7 @@ def store_tokens(source: Source, tokenizer: TokenizerSpec, cache: Path, workers:
 
 def _write(folder: Path, source: Source, made_by: TokenizerSpec, key: str, workers: int | None) -> Made:
     tokenizer = _tokenizer(folder, made_by)
-    size = vocabulary(tokenizer)
-    recipe = Recipe(encoder(tokenizer), separator(tokenizer), np.dtype(_dtype(size)).str)
+    recipe = Recipe(encoder(tokenizer), separator(tokenizer), np.dtype(_dtype(vocabulary(tokenizer))).str)
     with opened(folder, np.dtype(recipe.dtype).itemsize) as parts:
         try:
             made = _tokenize(source, recipe, parts, workers)
@@ -118,7 +119,7 @@ def _write(folder: Path, source: Source, made_by: TokenizerSpec, key: str, worke
             parts.forget()
             made = _tokenize(source, recipe, parts, workers)
         tokens = parts.tokens()
-    description = _description(source, made_by, key, tokens, size, recipe.end)
+    description = _description(source, made_by, key, tokens, tokenizer)
     (folder / "description.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf8")
     close(folder)
     return made
@@ -127,10 +128,18 @@ def _write(folder: Path, source: Source, made_by: TokenizerSpec, key: str, worke
 def _tokenizer(folder: Path, made_by: TokenizerSpec) -> "PreTrainedTokenizerBase":
     """The tokenizer in a folder; made and put there if there is none."""
     place, partial = folder / "tokenizer", folder / "tokenizer.partial"
-    if not place.exists():
-        made_by.make().save_pretrained(partial)
-        partial.rename(place)
-    return load_tokenizer(str(place))
+    if place.exists():
+        return load_tokenizer(str(place))
+    made = made_by.make()
+    made.save_pretrained(partial)
+    saved = load_tokenizer(str(partial))
+    if fingerprint(saved) != fingerprint(made):
+        raise RaptrError(
+            f"tokenizer {made_by.name!r} makes other tokens after it was saved and loaded by transformers "
+            f"{version('transformers')}; give it as a tokenizer.json, or use another version."
+        )
+    partial.rename(place)
+    return saved
 
 
 class _OtherText(Exception):
@@ -173,7 +182,7 @@ def _tokenize(source: Source, recipe: Recipe, parts: Parts, workers: int | None)
 
 
 def _description(
-    source: Source, made_by: TokenizerSpec, key: str, tokens: dict[Split, int], size: int, end: int
+    source: Source, made_by: TokenizerSpec, key: str, tokens: dict[Split, int], tokenizer: "PreTrainedTokenizerBase"
 ) -> dict[str, Any]:
     counts = source.counts
     total = sum(counts.bytes.values())
@@ -190,13 +199,21 @@ def _description(
         "filtered": counts.omitted.filtered,
         "skipped": dict(counts.omitted.bad),
         "skipped_first": [message for messages in counts.omitted.first.values() for message in messages],
+        "not_read": dict(counts.omitted.unread),
         "bytes_per_token": round(total / sum(tokens.values()), 4),
         "tokenizer": made_by.name,
-        "vocabulary": size,
-        "separator": end,
+        "vocabulary": vocabulary(tokenizer),
+        "separator": separator(tokenizer),
+        "probe": fingerprint(tokenizer),
+        "versions": _versions(),
         "key": key,
         "format": FORMAT,
     }
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the libraries that make tokens."""
+    return {name: version(name) for name in ("tokenizers", "transformers")}
 
 
 def _dtype(vocabulary_size: int) -> npt.DTypeLike:
@@ -213,6 +230,11 @@ def _open(folder: Path) -> TokenStore:
         if lengths != description["tokens"]:
             raise ValueError(f"it holds {lengths} tokens instead of {description['tokens']}")
         tokenizer = load_tokenizer(str(folder / "tokenizer"))
+        probe = description.get("probe")  # not in stores from before it was recorded
+        if probe is not None and probe != fingerprint(tokenizer):
+            raise ValueError(
+                f"its tokenizer now makes other tokens than with {description.get('versions')}; here are {_versions()}"
+            )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RaptrError(f"stored tokens {str(folder)!r} are damaged ({error}); delete that folder.") from error
     return TokenStore(

@@ -1,5 +1,12 @@
-"""Tokenizers: a byte-level BPE trained on the text itself, or one that exists."""
+"""Tokenizers: a byte-level BPE trained on the text itself, or one that exists.
 
+The same text becomes the same tokens at every preparation, on every rank and after every resume. What draws at random
+inside a tokenizer (BPE dropout, arXiv 1910.13267; sampling in SentencePiece, arXiv 1804.10959) is switched off, and a
+tokenizer that is random in another way is refused.
+"""
+
+import hashlib
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -7,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
 
 from raptr.data.progress import progress
 from raptr.data.tokens.published import EXPECTED, load_vocabulary
@@ -116,7 +125,7 @@ def load_tokenizer(spec: str) -> "PreTrainedTokenizerBase":
     A bare tokenizer.json does not say what its special tokens are for: the usual names are looked for
     (``</s>``, ``<|endoftext|>``, ``[SEP]``, ``[MASK]``, ``[PAD]`` and the like). Of vocabularies, see
     `raptr.data.tokens.published.load_vocabulary`. Code from the Hub is never
-    run.
+    run. Dropout and sampling are switched off, with a line on stderr.
 
     Args:
         spec: the path of a folder, a tokenizer.json or a vocabulary, or a name like "bert-base-uncased".
@@ -136,14 +145,33 @@ def load_tokenizer(spec: str) -> "PreTrainedTokenizerBase":
         if path.is_file():
             tokenizer = _from_file(path)
         else:
-            where = str(path) if path.is_dir() else spec
-            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+            load = partial(AutoTokenizer.from_pretrained, str(path) if path.is_dir() else spec, trust_remote_code=False)
+            tokenizer = load()
+            options = getattr(tokenizer, "sp_model_kwargs", None) or {}
+            if options.get("enable_sampling"):
+                tokenizer = load(sp_model_kwargs={**options, "enable_sampling": False})
+                _say_settled(spec, "sampling")
     except RaptrError:
         raise
     except Exception as error:  # whatever transformers, the Hub's client or a broken file raise
         raise RaptrError(f"tokenizer {spec!r} cannot be loaded: {first_line(error)} Here, {_EXPECTED}.") from error
     separator(tokenizer, spec)
+    if tokenizer.is_fast and _without_dropout(tokenizer.backend_tokenizer):
+        _say_settled(spec, "dropout")
     return tokenizer
+
+
+def _without_dropout(tokenizer: Any) -> bool:
+    """Switch BPE dropout off, and return whether it was on."""
+    on = bool(getattr(tokenizer.model, "dropout", None))
+    if on:
+        tokenizer.model.dropout = None
+    return on
+
+
+def _say_settled(spec: str, what: str) -> None:
+    text = f"tokenizer {spec!r}: its {what} is switched off, so that a text always becomes the same tokens."
+    Console(stderr=True).print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 _EXPECTED = "give the path of a tokenizer's folder, tokenizer.json or vocabulary, or its name on the Hugging Face Hub"
@@ -192,7 +220,7 @@ def encoder(tokenizer: "PreTrainedTokenizerBase") -> Encode:
     A text that says "<|endoftext|>" is encoded as these characters: a document cannot end, or mask,
     anything by what stands in it. The function can be pickled.
     """
-    return _Fast(_copy(tokenizer).to_str()) if tokenizer.is_fast else partial(_slow, tokenizer)
+    return _Fast(_copy(tokenizer)) if tokenizer.is_fast else partial(_slow, tokenizer)
 
 
 def _slow(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
@@ -203,20 +231,61 @@ def _slow(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[i
 class _Fast:
     """An encoder that another process can make from its rules alone, without transformers."""
 
-    def __init__(self, rules: str) -> None:
-        self._rules, self._plain = rules, _plain(rules)
+    def __init__(self, plain: Any) -> None:
+        self._plain = plain
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Fast, (self._rules,)
+        return _fast, (self._plain.to_str(),)
+
+
+def _fast(rules: str) -> _Fast:
+    return _Fast(_plain(rules))
+
+
+PROBE = (
+    "The quick brown fox jumps over the lazy dog, naïvely; don't stop at 12,345.67 %! (İstanbul, \ufb01ne ½ Straße)\n"
+    "\tdef f(x):\n        return x_1  # тест Ελληνικά 今日は良い天気 我们在学习 สวัสดีครับ नमस्ते שלום العربية 한국어 "
+    "😀\u200d🚀 e\u0301 "
+) * 20
+"""Text whose tokens tell whether a tokenizer still does what it did: letters, marks and spaces of many kinds."""
+
+
+def fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return a hash of the tokens of `PROBE`.
+
+    Raises:
+        RaptrError: the same text becomes other tokens each time.
+    """
+    encode = encoder(tokenizer)
+    found = [encode([PROBE])[0] for _ in range(2)]
+    if found[0] != found[1]:
+        raise RaptrError(
+            "this tokenizer is random: it makes other tokens of the same text each time. Switch its sampling off, or "
+            "use another one."
+        )
+    return hashlib.blake2b(repr(found[0]).encode("utf8"), digest_size=12).hexdigest()
 
 
 def identity(tokenizer: "PreTrainedTokenizerBase") -> str:
     """All that decides which tokens a text becomes, as one string."""
-    rules = _copy(tokenizer).to_str() if tokenizer.is_fast else repr(sorted(tokenizer.get_vocab().items()))
+    if tokenizer.is_fast:
+        rules = _copy(tokenizer).to_str()
+    else:
+        options = _options(tokenizer)
+        rules = repr(sorted(tokenizer.get_vocab().items())) + (f"\n{options}" if options else "")
     return f"{type(tokenizer).__name__}\n{separator(tokenizer)}\n{rules}"
+
+
+def _options(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    """Settings of a tokenizer written in Python that are not its class's defaults, such as lower case."""
+    defaults = inspect.signature(type(tokenizer).__init__).parameters
+    given = {key: value for key, value in sorted(tokenizer.init_kwargs.items()) if key in defaults}
+    changed = {key: value for key, value in given.items() if isinstance(value, bool) and value != defaults[key].default}
+    sampling = getattr(tokenizer, "sp_model_kwargs", None)
+    return changed | ({"sp_model_kwargs": sampling} if sampling else {})
 
 
 def _copy(tokenizer: "PreTrainedTokenizerBase") -> Any:
@@ -230,6 +299,7 @@ def _plain(rules: str) -> Any:
     plain.no_truncation()
     plain.no_padding()
     plain.encode_special_tokens = True
+    _without_dropout(plain)
     return plain
 
 
