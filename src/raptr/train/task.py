@@ -1,6 +1,5 @@
 """What a run trains on and what a step costs: everything but the method."""
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,8 +26,7 @@ from raptr.errors import RaptrError
 from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
 from raptr.plan import LayerCosts, Method, ModelShape, Plan, for_rows, plan_cost
-from raptr.plan.schedule import MOST_STEPS
-from raptr.train.setup.arguments import batch_of, build_arguments, rows_of
+from raptr.train.setup.arguments import batch_of, build_arguments, rows_of, steps_of
 from raptr.train.setup.denoising_windows import Denoised, denoise, denoising_costs
 from raptr.train.setup.model import SPECIAL_TOKENS, build_model, build_model_config, positions_of
 from raptr.train.setup.own_model import own_config
@@ -223,7 +221,7 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
         validation=validation,
         batch=batch,
         rows=arguments.train_batch_size,
-        steps=_steps(config, len(training) * length / per_step),
+        steps=steps_of(config, len(training) * length / per_step),
         denoised=denoised,
         **facts,
     )
@@ -390,15 +388,3 @@ def measure(config: RunConfig, model_config: Any) -> Measured:
     predictions = predictions_of(config, model)
     costs = count_flops(model, config.data.sequence_length, predictions=predictions)
     return Measured(layers, costs, model.num_parameters(), inside, predictions)
-
-
-def _steps(config: RunConfig, epoch: float) -> int:
-    """The steps of a run, of an epoch of so many."""
-    if "max_steps" in config.training:
-        return int(config.training["max_steps"])
-    if "num_train_epochs" in config.training:
-        steps = float(config.training["num_train_epochs"]) * epoch
-        if steps > MOST_STEPS:
-            raise RaptrError(f"training.num_train_epochs asks for more than {MOST_STEPS:,} steps; give fewer epochs.")
-        return max(1, math.ceil(steps))
-    raise RaptrError("the length of the run is missing; give training.max_steps or training.num_train_epochs.")

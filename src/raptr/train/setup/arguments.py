@@ -1,5 +1,6 @@
 """From a config's ``training`` section to the Trainer's arguments: checked, with what raptr sets itself."""
 
+import math
 import types
 import typing
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from transformers import TrainingArguments, get_scheduler
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.messages import did_you_mean
+from raptr.plan.schedule import MOST_STEPS
 from raptr.train.ranks import world_size
 
 _OWN = {
@@ -197,6 +199,22 @@ class Own:
     probe_memory: bool | None = None
     peak_flops: float | None = None
     torch_compile: bool = False
+
+
+def steps_of(config: RunConfig, epoch: float) -> int:
+    """Return how many steps a run takes, where an epoch has so many.
+
+    Raises:
+        RaptrError: the config gives no length, or too many epochs.
+    """
+    if "max_steps" in config.training:
+        return int(config.training["max_steps"])
+    if "num_train_epochs" in config.training:
+        steps = float(config.training["num_train_epochs"]) * epoch
+        if steps > MOST_STEPS:
+            raise RaptrError(f"training.num_train_epochs asks for more than {MOST_STEPS:,} steps; give fewer epochs.")
+        return max(1, math.ceil(steps))
+    raise RaptrError("the length of the run is missing; give training.max_steps or training.num_train_epochs.")
 
 
 def own_settings(config: RunConfig) -> Own:
