@@ -294,7 +294,7 @@ def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]
 
 def prepare_data(config: RunConfig, cache: Path, workers: int | None = None) -> Corpus:
     """The config's tokens: read, tokenized and stored once, by so many processes or one for each core."""
-    return prepare(config.data, cache, workers)
+    return prepare(config.data, cache, workers, continued=config.model.from_pretrained is not None)
 
 
 class Planned(NamedTuple):
