@@ -135,6 +135,35 @@ def test_every_optimizer_trains_what_ran_since_its_own_last_step(name: str, inac
     assert set_to_none is False or not told  # zeros that are left behind are told of
 
 
+@pytest.mark.parametrize("set_to_none", [True, False])
+@pytest.mark.parametrize("inactive", ["freeze", "zero"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_scaler_that_leaves_out_the_step_of_one_of_two(which: int, inactive: Any, set_to_none: bool) -> None:
+    """With powers of 2 as factors, which change no bit; a gradient of layer 3 is infinite at step 2."""
+    makes = [SGD, ADAMW]
+    model = MLP.build()
+    optimizers = parts_of(model, makes)
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    net = raptr.attach(model, blocks=model.layers)
+    for optimizer in optimizers:
+        net.prepare(optimizer, inactive=inactive)
+    for step in STEPS:
+        net.activate(PLAN, step)
+        scaler.scale(MLP.loss(model, seed=step)).backward()
+        if step == 2:
+            held = [p for group in optimizers[which].param_groups for p in group["params"]]
+            next(p for p in model.layers[3].parameters() if any(p is one for one in held)).grad.fill_(torch.inf)
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+        scaler.update()
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=set_to_none)
+    steps, cleared = [every(1), every(1)], [(), ()]
+    steps[which], cleared[which] = [step for step in STEPS if step != 2], (2,)
+    expected = by_hand(makes, Cadence(*steps, cleared=cleared), inactive)
+    assert differing((model, optimizers), expected) == []
+
+
 def test_another_cadence_is_noticed() -> None:
     """Negative control: gradients of every second step only, which is what was trained once."""
     makes, cadence = CADENCES["muon each step, adamw each second"]
