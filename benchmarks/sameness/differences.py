@@ -105,6 +105,9 @@ DECISION = "the verdict as an enum, beside its text"
 ALLOWED = (
     Known(case="summaries", place="*.json: methods.*.decision", reason=DECISION),
     Known(case="compare", place="summary.json: methods.*.decision", reason=DECISION),
+    Known(case="*", place="*.json: *not_read", reason="files of a folder or pattern that are not read are counted"),
+    Known(case="*", place="*.json: *probe", reason="the tokens of a fixed text are recorded with a store"),
+    Known(case="*", place="*.json: *versions", reason="and the libraries that made them"),
 )
 """Keys that the current checkout may add; a changed value of such a key is a difference."""
 

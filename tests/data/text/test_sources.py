@@ -45,11 +45,17 @@ def test_the_split_does_not_depend_on_place_or_limit(corpus, tmp_path):
     assert held_out < set(texts(other, "validation"))
 
 
-def test_the_limit_is_kept_and_a_smaller_source_is_a_prefix(corpus):
+def test_the_limit_is_kept_and_a_smaller_source_is_a_prefix_of_each_file(corpus):
     small, large = opened(corpus, max_bytes=10_000), opened(corpus, max_bytes=20_000)
     assert small.counts.bytes == {"train": 9800, "validation": 200}
+    for part in ("Document 0-", "Document 1-"):
+        for split in ("train", "validation"):
+            less, more = ("".join(text for text in texts(s, split) if text.startswith(part)) for s in (small, large))
+            assert more.startswith(less)
+            assert less or split == "validation"
+    one = [opened(corpus / "part-0.jsonl", max_bytes=size) for size in (10_000, 20_000)]
     for split in ("train", "validation"):
-        assert "".join(texts(large, split)).startswith("".join(texts(small, split)))
+        assert "".join(texts(one[1], split)).startswith("".join(texts(one[0], split)))
     assert opened(corpus, max_bytes=10**9).content_hash == opened(corpus).content_hash
 
 

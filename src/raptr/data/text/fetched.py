@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from raptr.data.progress import progress
 from raptr.data.text.lines import open_packed
 from raptr.data.text.records import Document
 from raptr.data.text.skipped import Omitted
+from raptr.data.text.turns import size_of
 from raptr.errors import RaptrError
 
 Reader = Callable[[Omitted], Iterator[Document]]
@@ -25,13 +27,48 @@ Reader = Callable[[Omitted], Iterator[Document]]
 
 
 class Text(NamedTuple):
-    """What a text is called, and its reader."""
+    """What a text is called, and its reader; and that which gives it in the order of no limit, if they differ."""
 
     name: str
     read: Reader
+    whole: Reader | None = None
 
 
-def spooled(name: str, read: Reader, *, cache: Path, identity: Any, max_bytes: int | None, strict: bool) -> Reader:
+def limited(
+    name: str,
+    read: Callable[[Omitted, int | None], Iterator[Document]],
+    files: list[tuple[str, Path]],
+    limit: int | None,
+) -> Text:
+    """A text of files whose reader takes a limit: several are read in turns, if the limit may leave something out."""
+    whole = partial(_with_limit, read, None)
+    if limit is None or len(files) < 2:
+        return Text(name, whole)
+    if all(file.endswith(_PLAIN) for file, _ in files) and sum(size_of(path) for _, path in files) <= limit:
+        return Text(name, whole)
+    return Text(name, partial(_with_limit, read, limit), whole)
+
+
+_PLAIN = (".txt", ".jsonl", ".json", ".csv")
+"""Endings of files that are no smaller than their text."""
+
+
+def _with_limit(
+    read: Callable[[Omitted, int | None], Iterator[Document]], limit: int | None, omitted: Omitted
+) -> Iterator[Document]:
+    return read(omitted, limit)
+
+
+def spooled(
+    name: str,
+    read: Reader,
+    *,
+    cache: Path,
+    identity: Any,
+    max_bytes: int | None,
+    strict: bool,
+    whole: Reader | None = None,
+) -> Reader:
     """Read a source once, and give a reader of what was kept.
 
     Args:
@@ -42,6 +79,7 @@ def spooled(name: str, read: Reader, *, cache: Path, identity: Any, max_bytes: i
             nothing is read. None if that is not known: then it is read now.
         max_bytes: reading ends with the document that reaches this many bytes; None to read all.
         strict: stop at the first bad record.
+        whole: reads the same documents in the order of no limit; what it gives is kept if ``max_bytes`` is not reached.
 
     Raises:
         RaptrError: more than a tenth is bad, or ``strict`` and something is.
@@ -49,7 +87,8 @@ def spooled(name: str, read: Reader, *, cache: Path, identity: Any, max_bytes: i
     folder = None if identity is None else Path(cache).expanduser() / spool_name(identity, max_bytes)
     if folder is None or not folder.exists():
         folder = write_named(
-            Path(cache).expanduser(), lambda partial: _write(partial, name, read, folder, max_bytes, strict, identity)
+            Path(cache).expanduser(),
+            lambda partial: _write(partial, name, (read, whole), folder, max_bytes, strict, identity),
         )
     return lambda omitted: _read(folder, omitted)
 
@@ -60,8 +99,35 @@ def spool_name(identity: Any, max_bytes: int | None) -> str:
 
 
 def _write(
-    partial: Path, name: str, read: Reader, folder: Path | None, max_bytes: int | None, strict: bool, identity: Any
+    partial: Path,
+    name: str,
+    readers: tuple[Reader, Reader | None],
+    folder: Path | None,
+    max_bytes: int | None,
+    strict: bool,
+    identity: Any,
 ) -> str:
+    read, whole = readers
+    omitted, content, size = _fill(partial, name, read, max_bytes, strict)
+    if whole is not None and max_bytes is not None and size < max_bytes:
+        omitted, content, size = _fill(partial, name, whole, max_bytes, strict)
+    omitted.check(name)
+    description = {
+        "source": name,
+        "identity": identity,
+        "bytes": size,
+        "records": omitted.records,
+        "filtered": omitted.filtered,
+        "bad": dict(omitted.bad),
+        "first": omitted.first,
+        "unread": omitted.unread,
+    }
+    (partial / "description.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf8")
+    return f"text-{content}" if folder is None else folder.name
+
+
+def _fill(partial: Path, name: str, read: Reader, max_bytes: int | None, strict: bool) -> tuple[Omitted, str, int]:
+    """Write documents until there are enough, and return what was left out, a hash of them, and their bytes."""
     import pyarrow
 
     omitted = Omitted(strict=strict)
@@ -78,19 +144,7 @@ def _write(
             advance(len(text))
             if max_bytes is not None and size >= max_bytes:
                 break
-    omitted.check(name)
-    description = {
-        "source": name,
-        "identity": identity,
-        "bytes": size,
-        "records": omitted.records,
-        "filtered": omitted.filtered,
-        "bad": dict(omitted.bad),
-        "first": omitted.first,
-        "unread": omitted.unread,
-    }
-    (partial / "description.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf8")
-    return f"text-{content.hexdigest()}" if folder is None else folder.name
+    return omitted, content.hexdigest(), size
 
 
 def _read(folder: Path, omitted: Omitted) -> Iterator[Document]:

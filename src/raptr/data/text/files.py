@@ -16,13 +16,14 @@ from raptr.data.text.lines import PACKED, read_lines, read_whole
 from raptr.data.text.records import Choice, Document
 from raptr.data.text.skipped import Omitted
 from raptr.data.text.tables import read_arrow, read_parquet
+from raptr.data.text.turns import in_turns
 from raptr.errors import RaptrError
 
 ENDINGS = (*(kind + packed for kind in (".txt", ".jsonl") for packed in ("", *PACKED)), ".parquet", ".arrow")
 _EXPECTED = ".txt or .jsonl (plain or packed as .gz, .xz or .zst), .parquet or .arrow"
 
 
-def read_files(spec: str, choice: Choice, omitted: Omitted) -> Iterator[Document]:
+def read_files(spec: str, choice: Choice, omitted: Omitted, limit: int | None = None) -> Iterator[Document]:
     """The documents of a file, a folder with its subfolders, or all files that a pattern meets.
 
     A .txt file is one document, a line of a .jsonl file and a row of a table are one each. Lines without
@@ -32,6 +33,8 @@ def read_files(spec: str, choice: Choice, omitted: Omitted) -> Iterator[Document
         spec: the path of a file or folder, or a glob pattern.
         choice: which column is the text, and which records are used.
         omitted: told what is bad, and where.
+        limit: about so many bytes of text will be used: of several files the documents come in turns, see
+            `raptr.data.text.turns.in_turns`.
 
     Returns:
         An iterator that holds a document, or a batch of rows, at a time.
@@ -48,11 +51,12 @@ def read_files(spec: str, choice: Choice, omitted: Omitted) -> Iterator[Document
     """
     there = find_files(spec)
     there.report(omitted)
-    for name, path in there.files:
+
+    def read(name: str, path: Path) -> Iterator[Document]:
         try:
             if not path.stat().st_size:
                 omitted.skip("empty file", f"{path}: the file is empty; remove it or write it again.")
-                continue
+                return
             if name.endswith(".parquet"):
                 records = read_parquet(name, path, choice, omitted)
             elif name.endswith(".arrow"):
@@ -65,6 +69,8 @@ def read_files(spec: str, choice: Choice, omitted: Omitted) -> Iterator[Document
         except OSError as error:
             reason = error.strerror or error
             omitted.skip("unreadable file", f"{path}: the file cannot be read ({reason}); mend or remove it.")
+
+    yield from in_turns(there.files, read, limit)
 
 
 @dataclass(frozen=True, kw_only=True)

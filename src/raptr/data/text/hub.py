@@ -13,10 +13,11 @@ from typing import Any
 
 from raptr.config import SourceConfig
 from raptr.config.data import BUILDERS
-from raptr.data.text.fetched import Reader, Text, spooled
+from raptr.data.text.fetched import Reader, Text, limited, spooled
 from raptr.data.text.files import Files, find_files
 from raptr.data.text.records import Choice, Document, Record, missing
 from raptr.data.text.skipped import Omitted
+from raptr.data.text.turns import in_turns
 from raptr.errors import RaptrError
 from raptr.messages import first_line
 
@@ -52,9 +53,12 @@ def open_dataset(source: SourceConfig, split: str, *, cache: Path, max_bytes: in
     read: Reader
     if name in BUILDERS:
         files = _local_files(source.files)
-        read = partial(_read_files, source, files, choice)
+        text = limited(label, partial(_read_files, source, files, choice), files.files, max_bytes)
+        if not source.streaming:
+            return text
         known = [[str(path), *_state(path)] for _, path in files.files]
-        return Text(label, keep(read, identity=[asked, known]) if source.streaming else read)
+        turns = [] if text.whole is None else ["in turns"]
+        return Text(label, keep(text.read, whole=text.whole, identity=[asked, known, *turns]))
     if _is_saved(folder):
         _refuse_options(source, "a folder written by save_to_disk", "config", "revision", "files", "streaming")
         return Text(label, partial(_read_saved, folder, split, choice))
@@ -110,15 +114,20 @@ def _state(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _read_files(source: SourceConfig, files: Files, choice: Choice, omitted: Omitted) -> Iterator[Document]:
+def _read_files(
+    source: SourceConfig, files: Files, choice: Choice, omitted: Omitted, limit: int | None
+) -> Iterator[Document]:
     """File by file, so that a broken one does not end the reading of the others."""
     files.report(omitted)
-    for name, path in files.files:
+
+    def read(name: str, path: Path) -> Iterator[Document]:
         try:
             rows = _load(str(source.dataset), data_files=[str(path)], split="train", streaming=source.streaming)
             yield from choice.documents(_records(name, str(path), rows, choice), omitted)
         except _Unreadable as error:
             omitted.skip("unreadable file", str(error))
+
+    yield from in_turns(files.files, read, limit)
 
 
 def _read_saved(folder: Path, split: str, choice: Choice, omitted: Omitted) -> Iterator[Document]:

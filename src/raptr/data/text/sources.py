@@ -15,7 +15,7 @@ from raptr.config import SourceConfig
 from raptr.config.data import BUILTIN
 from raptr.data.progress import progress
 from raptr.data.text.builtin import read_builtin
-from raptr.data.text.fetched import Reader, Text
+from raptr.data.text.fetched import Reader, Text, limited
 from raptr.data.text.files import find_files, read_files
 from raptr.data.text.hub import open_dataset
 from raptr.data.text.records import Choice
@@ -112,6 +112,7 @@ class _Tally:
         self.duplicates = self.empty = self.undecodable = self.distinct = 0
         self.omitted = Omitted(strict=self.strict)
         self.to_the_end = True
+        self.left_out = False
 
     def counts(self) -> Counts:
         return Counts(
@@ -139,7 +140,8 @@ def open_source(source: SourceConfig, *, name: str = "data", cache: Path, strict
 
     Of several documents with the same text, the first is used. ``max_bytes`` is divided between the
     splits as ``validation_share`` says (validation text of its own does not count); each takes its
-    documents in order until it is full, and its last one is cut.
+    documents in order until it is full, and its last one is cut. If that leaves out text of several files, their
+    documents come in turns, see `raptr.data.text.turns.in_turns`; else in the order of the names.
 
     Args:
         source: where the text is and what of it is used.
@@ -159,42 +161,52 @@ def open_source(source: SourceConfig, *, name: str = "data", cache: Path, strict
         2000
     """
     text, held_out = _open(source, cache, strict)
+    opened, tally = _opened(source, name, text, held_out, strict)
+    if text.whole is not None and not tally.left_out:  # all of it fits: then the order is that of no limit
+        ordered, tally = _opened(source, name, text._replace(read=text.whole), held_out, strict)
+        opened = opened if tally.left_out else ordered
+    return _whole(opened, name)
+
+
+def _opened(
+    source: SourceConfig, name: str, text: Text, held_out: Text | None, strict: bool
+) -> tuple[Source, "_Tally"]:
     size, share = source.max_bytes, source.validation_share
     if held_out is not None:
         scan = partial(_scan_apart, text.read, held_out.read, size)
-        return _whole(_tallied(name, text.name, f"validation from {held_out.name}", scan, size, strict)[0], name)
+        return _tallied(name, text.name, f"validation from {held_out.name}", scan, size, strict)
     rooms = _rooms(size, share)
     scan = partial(_scan_split, text.read, partial(_by_hash, share), rooms)
     opened, tally = _tallied(name, text.name, "whole documents, by the hash of their text", scan, size, strict)
     if tally.to_the_end and tally.distinct * share < _ENOUGH:
         scan = partial(_scan_split, text.read, partial(_by_end, share), rooms)
-        opened, _ = _tallied(name, text.name, "the end of every document (there are few)", scan, size, strict)
-    return _whole(opened, name)
+        opened, tally = _tallied(name, text.name, "the end of every document (there are few)", scan, size, strict)
+    return opened, tally
 
 
 def _open(source: SourceConfig, cache: Path, strict: bool) -> tuple[Text, Text | None]:
     """The text of a source, and its validation text if it has some of its own."""
     text = (
-        _of_path(str(source.path), source)
+        _of_path(str(source.path), source, source.max_bytes)
         if source.dataset is None
         else open_dataset(source, source.split, cache=cache, max_bytes=source.max_bytes, strict=strict)
     )
     if source.validation is not None:
-        return text, _of_path(source.validation, source)
+        return text, _of_path(source.validation, source, None)
     if source.validation_split is not None:
         split = source.validation_split
         return text, open_dataset(source, split, cache=cache, max_bytes=None, strict=strict)
     return text, None
 
 
-def _of_path(path: str, source: SourceConfig) -> Text:
+def _of_path(path: str, source: SourceConfig, limit: int | None) -> Text:
     if path == BUILTIN:
         return Text(path, lambda omitted: read_builtin())
     if path.startswith("builtin:"):
         raise RaptrError(f"source {path!r} does not exist; the only one of this kind is {BUILTIN!r}.")
-    find_files(path)  # refuses a path that cannot be read before anything is
+    files = find_files(path).files  # refuses a path that cannot be read before anything is
     choice = Choice.of(source)
-    return Text(path, lambda omitted: read_files(path, choice, omitted))
+    return limited(path, lambda omitted, limit: read_files(path, choice, omitted, limit), files, limit)
 
 
 def _tallied(
@@ -266,7 +278,7 @@ def _scan_split(
     room = dict(rooms)
     for name, content in read(tally.omitted):
         if all(left == 0 for left in room.values()):
-            tally.to_the_end = False
+            tally.to_the_end, tally.left_out = False, True
             return
         if not content.strip():
             tally.empty += 1
@@ -285,6 +297,7 @@ def _scan_split(
         tally.distinct += 1
         for split, part in rule(digest, text):
             used, size = _fitting(part, room[split])
+            tally.left_out |= used != part
             if used:
                 left = room[split]
                 room[split] = None if left is None else left - size if used == part else 0
