@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,13 +85,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def pytest_collection_finish() -> None:
     """Freeze what was imported, and put the guard in place.
 
-    Every run of the Trainer collects garbage, which need not look at all of the imported objects again.
+    Every run of the Trainer collects garbage, which need not look at all of the imported objects again: what is
+    imported later is looked at only by the collections that Python begins by itself.
     """
     sys.addaudithook(guard.audit)
     guard.before(multiprocessing.process.BaseProcess, "start", "starts a process")
     guard.before(multiprocessing.util, "spawnv_passfds", "starts a server of processes")
     if "transformers" in sys.modules:  # else no collected test can train
         guard.before(sys.modules["transformers"].Trainer, "train", "trains")
+        sys.modules["accelerate"].utils.memory.gc = SimpleNamespace(collect=lambda: gc.collect(1))
     if "raptr.train.task" in sys.modules:
         keep_measures(sys.modules["raptr.train.task"])
     gc.collect()

@@ -107,7 +107,7 @@ def test_a_comparison_is_run_kept_and_not_run_again(tmp_path: Path, monkeypatch:
     assert draw.part_of(more, stored / "tiny").startswith("Not finished: 2 of 3 runs.")
     before = (stored / "tiny" / "full-seed0" / "result.json").read_bytes()
     assert not run.Runner(stored, tmp_path / "elsewhere", 2, 0.0, TINY).run(more), "there was no time"
-    assert run.Runner(stored, tmp_path / "elsewhere", 2, None, TINY).run(more), "it goes on from what is kept alone"
+    assert run.Runner(stored, tmp_path / "elsewhere", 1, None, TINY).run(more), "it goes on from what is kept alone"
     assert (stored / "tiny" / "full-seed0" / "result.json").read_bytes() == before
     said = draw.part_of(more, stored / "tiny")
     assert "one seed: no interval" in said
@@ -139,6 +139,7 @@ def test_what_length_does_to_a_lead_is_paired_by_seed() -> None:
     assert (change.mean, *(change.interval or ())) == pytest.approx((0.2, -1.0706, 1.4706), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_changes_are_those_of_the_stored_losses() -> None:
     """Each difference is the one that the comparison's own table has, and full training is in none."""
     known = {(point["comparison"], round(point["difference"], 5)) for point in json.loads(points.FILE.read_text())}

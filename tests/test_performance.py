@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import yaml
 from torch import nn
 
 import raptr
+from helpers.started import Started
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -44,15 +43,10 @@ def ask(script: str, output: Path, *only: str) -> Any:
         "TORCHDYNAMO_DISABLE": "1",  # compiling takes longer than all the rest
     }
     threads = ["--threads", "1"] if script == "cpu" else []
-    done = subprocess.run(
-        [sys.executable, f"benchmarks/{script}.py", "--tiny", *threads, "--output", str(output), "--only", *only],
-        cwd=ROOT,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stderr
+    given = ["--tiny", *threads, "--output", str(output), "--only", *only]
+    process = Started(ROOT / "benchmarks" / f"{script}.py", given, env, ROOT)
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
     return json.loads(output.read_text(encoding="utf-8"))
 
 
@@ -119,6 +113,7 @@ def test_whole_runs_and_memory(tmp_path: Path) -> None:
         assert stages["6"]["peak_mb"] < stages["12"]["peak_mb"]
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_evidences_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["steps.py", "--tiny", "--output", str(tmp_path / "steps.json")])
     steps.main()

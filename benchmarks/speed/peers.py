@@ -120,7 +120,7 @@ class HalfOfTheSequences:
 
     def subnetwork(self, step: int, micro: int = 0) -> Subnetwork:
         """All layers, each with its sequences."""
-        part = LayerPart(scale=1 / KEEP, share=KEEP, sequences=SequenceKey(seed=0, step=step, micro=micro))
+        part = LayerPart(share=KEEP, sequences=SequenceKey(seed=0, step=step, micro=micro), inverse=True)
         return Subnetwork((tuple(range(self._layers)),), ((part,) * self._layers,))
 
     def transition(self, step: int) -> tuple[Copy, ...]:

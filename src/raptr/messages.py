@@ -1,6 +1,8 @@
-"""Small pieces of messages: suggestions for an unknown name, and the first line of an error."""
+"""Small pieces of messages: suggestions for an unknown name, the first line of an error, and warnings."""
 
 import difflib
+import inspect
+import warnings
 from collections.abc import Iterable
 
 
@@ -36,3 +38,16 @@ def first_line(error: BaseException) -> str:
         'ValueError'
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def warn(message: str, *, inside: tuple[str, ...]) -> None:
+    """Warn at the newest line outside some packages, whatever lies between.
+
+    Args:
+        message: of the warning.
+        inside: the packages, each with a dot at its end.
+    """
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and f"{frame.f_globals.get('__name__', '')}.".startswith((f"{__name__}.", *inside)):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

@@ -103,6 +103,7 @@ def test_plan_without_a_schedule_has_the_papers_at_any_depth(raptr_command: Any,
     assert f"1,000 steps, {layers} layers\n" in "\n".join(line.rstrip() for line in printed.splitlines())
 
 
+@pytest.mark.slow
 def test_without_a_config_the_demo_is_meant(raptr_command: Any) -> None:
     assert raptr_command("plan")[1] == raptr_command("plan", "demo")[1]
     assert "6-8-10-12: 50 steps" in raptr_command("plan", "training.max_steps=50")[1]

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from helpers import started
 from helpers.runs import metrics, timeless, tiny
+from helpers.seen_gpus import note_gpu
 from raptr.compare import compare
 from raptr.compare.gpus import gpus_of
 from raptr.compare.workers import side_by_side, workers_of
@@ -60,6 +61,12 @@ def same_runs(one: Path, other: Path, names: tuple[str, ...]) -> None:
         assert weights[0] == weights[1], name
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of this process are forked from one that has imported what they need: the others import it in seconds."""
+    monkeypatch.setattr("raptr.compare.workers.multiprocessing.get_context", lambda _: started.forked())
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """The long runs one after the other, in this process."""
@@ -68,6 +75,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("forked")
 def test_runs_side_by_side_are_those_that_follow_each_other(tmp_path: Path, cache: Path) -> None:
     tuned: dict[str, Any] = {"grid": {"training.learning_rate": [1e-3, 1e-2]}, "command": "raptr compare x"}
     one = run(tiny(), tmp_path / "one", cache, **tuned, seeds=1)
@@ -90,6 +98,7 @@ def test_runs_side_by_side_are_those_that_follow_each_other(tmp_path: Path, cach
     assert (tmp_path / "one" / "sweep.json").read_bytes() == (tmp_path / "two" / "sweep.json").read_bytes()
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_stop_reaches_all_and_the_same_command_goes_on(alone: Path, tmp_path: Path, cache: Path) -> None:
     folder = tmp_path / "long"
     process = begin(folder, cache)
@@ -104,11 +113,8 @@ def test_a_stop_reaches_all_and_the_same_command_goes_on(alone: Path, tmp_path: 
     for name, step in stopped.items():
         assert step < STEPS
         assert (folder / name / "checkpoints" / f"checkpoint-{step}" / "raptr.json").exists()
-    process = begin(folder, cache)
-    printed, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert "Full" in printed
-    assert (folder / "report.html").exists()
+    run(LONG, folder, cache, seeds=1, workers=2)
+    assert (folder / "summary.json").exists()
     same_runs(folder, alone, RUNS[:2])
 
 
@@ -154,12 +160,6 @@ def test_one_worker_for_each_gpu_or_else_core_and_none_below(tmp_path: Path, cac
     with pytest.raises(RaptrError, match="--workers is -1; give 1 or more, or 0"):
         run(tiny(), tmp_path / "x", cache, workers=-1)
     assert not (tmp_path / "x").exists()
-
-
-def note_gpu(folder: Path, _chosen: Any, names: list[tuple[int, str]], *_: Any) -> None:
-    """In the place of a worker's training: what it sees."""
-    for _, name in names:
-        (folder / name).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 
 
 def test_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:

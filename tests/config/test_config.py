@@ -728,12 +728,14 @@ def _escaped(make: Callable[[], RunConfig]) -> Exception | None:
     return None
 
 
+@pytest.mark.slow
 @given(st.one_of(JUNK, SECTIONS, METHODS_JUNK.map(lambda methods: {"name": "x", "methods": methods})))
 @settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_data_raises_anything_but_a_raptr_error(junk: Any) -> None:
     assert _escaped(lambda: parse(junk, "junk")) is None
 
 
+@pytest.mark.slow
 @example(text="!!int ")
 @given(st.one_of(JUNK.map(yaml.dump), st.lists(st.sampled_from(PIECES), max_size=9).map("".join)))
 @settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))

@@ -76,6 +76,7 @@ def test_all_presets_are_there() -> None:
     assert sorted(PUBLISHED | COMPUTED) == EXPECTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_preset_has_as_many_parameters_as_is_published(name: str, inspected: dict[str, Inspection]) -> None:
     found = inspected[name].parameters
@@ -94,6 +95,7 @@ def test_the_formulas_give_what_is_published() -> None:
     assert 50368 * 768 + 768 + layers + 768 + head == PUBLISHED["modernbert-base"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_preset_is_inspected_and_planned(name: str, inspected: dict[str, Inspection]) -> None:
     config, found = load(name), inspected[name]
@@ -168,6 +170,7 @@ def test_an_unknown_preset_ends_with_2_and_the_known_ones(raptr: Any) -> None:
     assert "preset 'bert-bas' is not known; there are: bert-base, " in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["plan", "inspect"])
 def test_the_verbs_take_a_preset(verb: str, raptr: Any) -> None:
     code, out, _ = raptr(verb, "tiny-bert")

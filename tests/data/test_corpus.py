@@ -140,6 +140,7 @@ def test_a_source_without_enough_text_is_named(two, cache):
         made.training(100_000)
 
 
+@pytest.mark.slow
 def test_train_text_that_is_validation_text_of_another_source_is_counted_and_said(
     corpus, tmp_path, cache, write_jsonl, capsys
 ):

@@ -103,6 +103,7 @@ def test_a_run_is_trained_on_it(source: Callable[[Path], dict[str, Any]], tmp_pa
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 @real
 def test_a_cut_off_shard_is_reported_and_the_rest_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shard = WIKI.read_bytes()

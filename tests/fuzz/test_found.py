@@ -67,6 +67,7 @@ def test_epochs_without_an_end(place: Path) -> None:
     assert "num_train_epochs asks for more than" in ending.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["raptr", "width_raptr", "pld", "gradual_stacking", "midas", "late_expansion"])
 def test_as_many_layers_as_there_may_be_are_planned_at_once(method: str, place: Path) -> None:
     assert running.check(["plan", "--layers", str(MOST_LAYERS), "--method", method], place).code == 0

@@ -10,7 +10,7 @@ from rich.console import Console
 from raptr.config import RunConfig, parse
 from raptr.rundir.json_record import as_record
 from raptr.train.engine import train
-from raptr.train.run import Run, attach_to_task
+from raptr.train.run import Run, attach_to_task, try_task
 from raptr.train.setup.arguments import own_settings
 from raptr.train.setup.model import build_model
 from raptr.train.stop_request import Stop
@@ -64,6 +64,7 @@ def run_of(task: Task, folder: Path, title: str = "run") -> Run:
         folder=folder,
         title=title,
         console=Console(quiet=True),
+        rule=try_task(model, task),
         net=attach_to_task(model, task, compile=False),
         own=own_settings(task.config),
         stop=Stop(),

@@ -38,6 +38,13 @@ _forked = multiprocessing.get_context("forkserver")
 _forked.set_forkserver_preload(list(IMPORTED))
 
 
+def forked() -> Any:
+    """The context of multiprocessing whose processes are forked from one that has imported what they need."""
+    with _one_thread():
+        forkserver.ensure_running()
+    return _forked
+
+
 class Started:
     """``python -m MODULE ARGUMENTS`` with one thread, and of `subprocess.Popen` what tests ask of it.
 
@@ -57,10 +64,8 @@ class Started:
     ) -> None:
         self._said = tempfile.TemporaryDirectory()
         everything = {**os.environ, **ONE_THREAD, **(environment or {})}
-        with _one_thread():
-            forkserver.ensure_running()
         given = (module, tuple(arguments), everything, self._said.name, folder or Path.cwd())
-        self._process = _forked.Process(target=_run, args=given)
+        self._process = forked().Process(target=_run, args=given)
         self._process.start()
 
     @property

@@ -14,8 +14,8 @@ import raptr
 from reference.family import Family
 from reference.script import on
 
-QUICK = frozenset({"llama", "bert", "gpt2", "t5", "mlp"})
-"""Families whose tests are quick ones: a decoder, an encoder, Conv1D weights, two stacks, a model of one's own."""
+QUICK = frozenset({"llama", "bert", "t5", "mlp"})
+"""Families whose tests are quick ones: a decoder, an encoder, two stacks, a model of one's own."""
 
 
 @pytest.hookimpl(tryfirst=True)

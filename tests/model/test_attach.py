@@ -30,6 +30,7 @@ def test_the_stacks_are_found(family: Family, attached: tuple[nn.Module, Any]) -
         assert str(layers) in str(net)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [1, 4, 12])
 @some_families
 def test_the_depth_does_not_matter(family: Family, layers: int) -> None:

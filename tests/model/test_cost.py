@@ -48,6 +48,7 @@ def test_a_path_keeps_as_much_memory_as_the_smaller_model(family: Family, attach
     assert small < 0.9 * full  # control
 
 
+@pytest.mark.slow
 @every_family
 def test_a_path_multiplies_as_much_as_the_smaller_model(family: Family, attached: tuple[nn.Module, Any]) -> None:
     model, net = attached
@@ -63,6 +64,7 @@ def test_a_path_multiplies_as_much_as_the_smaller_model(family: Family, attached
     assert small < 0.9 * full  # control
 
 
+@pytest.mark.slow
 def test_time_falls_with_the_path() -> None:
     """Interleaved in one process, medians, a loose bound: half the layers take at most 0.8 of full.
 
@@ -136,6 +138,7 @@ def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda f, *a, **k: original(f, *a, **{"backend": "aot_eager"} | k))
 
 
+@pytest.mark.slow
 @some_families
 @pytest.mark.usefixtures("traced_only")
 def test_one_graph_serves_every_layer_of_every_path(family: Family) -> None:
@@ -146,6 +149,7 @@ def test_one_graph_serves_every_layer_of_every_path(family: Family) -> None:
 COMPILED = [family for family in HUGGING_FACE if family.name in ("falcon-7b", "gemma3", "t5")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", COMPILED, ids=lambda family: family.name)
 @pytest.mark.usefixtures("traced_only")
 def test_no_path_compiles_what_the_full_model_did_not(family: Family) -> None:

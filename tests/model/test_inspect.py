@@ -89,6 +89,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], list[tuple[str, int, int, int,
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_the_numbers_of_each_stack(name: str) -> None:
     model, config, values, expected = MODELS[name]
@@ -120,6 +121,7 @@ def _without_tokens() -> dict[str, Any]:
     return {key: TEXT[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")}
 
 
+@pytest.mark.slow
 def test_the_length_is_what_was_asked_for_or_what_the_model_takes() -> None:
     model = made("BertForMaskedLM", "BertConfig", **TEXT)
     assert inspect_model(model).length == 64
@@ -135,6 +137,7 @@ def test_what_is_required_is_said_with_the_reason() -> None:
     assert inspect_model(made("BertForMaskedLM", "BertConfig", **TEXT), length=8).stacks[0].required == ()
 
 
+@pytest.mark.slow
 def test_the_half_depth_schedule_is_the_papers() -> None:
     options = {**TEXT, "num_hidden_layers": 12}
     found = inspect_model(made("BertModel", "BertConfig", **options), length=8)

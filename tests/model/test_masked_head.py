@@ -164,6 +164,7 @@ def test_a_compiled_head_has_one_shape() -> None:
     assert shapes == [(4, PREDICTIONS, 16)] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["DistilBert", "Electra", "Albert", "Deberta", "DebertaV2", "MPNet", "EuroBert", "Ernie", "ConvBert"]
 )
@@ -218,6 +219,7 @@ def test_wrong_calls_are_refused() -> None:
     assert model(input_ids=tokens).logits.shape == (4, LENGTH, VOCABULARY), "nothing is left over from a refused call"
 
 
+@pytest.mark.slow
 def test_flops_are_those_of_the_positions() -> None:
     """BERT-Base by hand: transform and vocabulary, forward and twice that backward, at 77 of 512 positions."""
     with torch.device("meta"):
@@ -232,6 +234,7 @@ def test_flops_are_those_of_the_positions() -> None:
         count_flops(model, 512, predictions=600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", MODELS)
 def test_flops_of_every_head_fall_alike(architecture: str) -> None:
     model = build(architecture)

@@ -123,6 +123,7 @@ def test_the_policy_is_what_it_says(inactive: str, optimizer_name: str) -> None:
     assert_same_run((model, optimizer), train_by_hand(ATTENTION, make, PATHS, inactive))
 
 
+@pytest.mark.slow
 @some_families
 @pytest.mark.parametrize("inactive", ["freeze", "zero"])
 @pytest.mark.parametrize("optimizer_name", MAIN)
@@ -248,6 +249,7 @@ def test_a_layer_of_any_micro_batch_is_trained(inactive: str) -> None:
     assert_same_run((model, optimizer), (plain, plain_optimizer))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
 @pytest.mark.parametrize("family", [LLAMA, GPT2, BERT, MLP], ids=lambda f: f.name)
 def test_prepared_state_is_bit_identical_to_lazy_state(family: Family, optimizer_name: str) -> None:
@@ -285,6 +287,7 @@ def test_any_other_optimizer_is_right_or_refused(optimizer_name: str) -> None:
     assert_same_run((model, optimizer), train_by_hand(MLP, make, PATHS, "freeze"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer_name", STATEFUL)
 @pytest.mark.parametrize("family", [LLAMA, GPT2, MLP], ids=lambda f: f.name)
 def test_every_parameter_has_state_right_after_prepare(family: Family, optimizer_name: str) -> None:

@@ -168,11 +168,12 @@ def test_equals_the_reference_token_by_token(name, modes):
 LENGTHS = {"R3": 40, "R8": 60, "S": 40, "X3": 40, "X8": 40, "X64": 200, "X64-50": 140, "C": 40}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KNOWN)
 @pytest.mark.parametrize("layout", [pair, packed])
-def test_ten_thousand_sequences_are_rebuilt_from_inputs_and_targets(name, layout):
+def test_sequences_are_rebuilt_from_inputs_and_targets(name, layout):
     form = layout(KNOWN[name], LENGTHS[name] * (1 if layout is pair else 2), sentinels=9, mode=True)
-    tokens = text(10_000, form.tokens, seed=len(name))
+    tokens = text(10_000 if name == "X3" else 1_000, form.tokens, seed=len(name))  # most spans: X3
     batch = made(form, tokens)
     assert (restore(batch, form, MARKS) == tokens).all()
     labels = batch["labels"].copy()

@@ -65,6 +65,7 @@ def test_equals_the_reference_token_by_token(rate, share):
         assert (corrupt(tokens, **at(60, epoch=3), **options)["labels"] != batch["labels"]).any()
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_any_words_in_any_order_equal_the_reference(data):

@@ -124,6 +124,7 @@ def arguments(draw: st.DrawFn, key: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", METHODS)
 def test_any_arguments_end_in_a_spec_and_a_plan_or_in_words(key: str) -> None:
     made: list[int] = []

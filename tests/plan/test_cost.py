@@ -18,6 +18,7 @@ from raptr.plan import (
     RaPTr,
     Schedule,
     SequenceKey,
+    StackShape,
     Stage,
     Subnetwork,
     plan_cost,
@@ -181,3 +182,5 @@ def test_layers_on_some_sequences_cost_what_all_ranks_keep() -> None:
     assert len(set(kept)) > 1, "the check needs ranks that keep different numbers"
     assert costs.of_layers(subnetwork, sequences=8, ranks=3) == pytest.approx(8.0 * sum(kept) / 24)
     assert costs.of_layers(subnetwork, sequences=8) == kept[0]
+    needed = ModelShape(stacks=(StackShape("layers", 2, required=((0, "makes the bias"),)),))
+    assert costs.of_layers(subnetwork, needed) == costs.of_layers(subnetwork, needed, sequences=8) == 8.0

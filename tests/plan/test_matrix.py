@@ -361,6 +361,7 @@ def kept_pvalue(ask: Ask, plan: Plan, stage: Stage) -> float:
     return min(values) * len(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DRAWN, ids=str)
 def test_every_layer_is_kept_as_often_as_the_plan_says(case: Case) -> None:
     plan = bound(case, RUN)
@@ -423,6 +424,7 @@ def test_every_layer_runs_on_as_many_sequences_as_the_plan_says(case: Case) -> N
         assert sequences_pvalue(plan, off) < ALARM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DRAWN, ids=str)
 def test_expected_cost_is_the_mean_of_counted_costs(case: Case) -> None:
     """Within six standard errors, by a bound on the variance: layers that exclude each other vary less together."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from raptr.plan import Subnetwork
 from raptr.plan.layer_part import LayerPart, SequenceKey
 from reference.family import Family, Path
+from reference.rates import run_probability
 from reference.shallow import expected_gradients
 
 Scales = Sequence[Sequence[float]]
@@ -25,13 +26,17 @@ def scaled(path: Path, scales: Scales) -> Subnetwork:
     return Subnetwork(path, tuple(tuple(LayerPart(scale=s) for s in each) for each in scales))
 
 
-def masked(path: Path, scale: Callable[[int], float] = lambda layer: 1.0, keep: float = 0.6) -> Subnetwork:
+def masked(
+    path: Path, scale: Callable[[int], float] = lambda layer: 1.0, keep: float = 0.6, *, inverse: bool = False
+) -> Subnetwork:
     """A path whose layers run on some sequences each; layer 0 on all of them."""
     return Subnetwork(
         path,
         tuple(
             tuple(
-                LayerPart(scale=scale(layer), share=keep, sequences=SequenceKey(seed=8, step=0, stack=i))
+                LayerPart(
+                    scale=scale(layer), share=keep, sequences=SequenceKey(seed=8, step=0, stack=i), inverse=inverse
+                )
                 if layer
                 else LayerPart(scale=scale(layer))
                 for layer in layers
@@ -66,6 +71,11 @@ def probed(family: Family, model: nn.Module, batch: dict[str, Any]) -> Tensor:
     return output if family.by_hand else output.get("logits", output[0])
 
 
+def _factor(part: LayerPart, size: int) -> float:
+    """A layer's factor on the update of one of ``size`` sequences."""
+    return part.scale / run_probability(part.share, size) if part.inverse else part.scale
+
+
 def probe(like: Tensor) -> Tensor:
     """Random numbers that weigh every number of an output, so that a sum of them tells sequences apart."""
     return torch.randn(like.shape, dtype=like.dtype, generator=torch.Generator().manual_seed(3))
@@ -90,7 +100,7 @@ def one_by_one(
         path, scales = [], []
         for i in range(len(family.stacks)):
             pairs = list(subnetwork.kept(i))
-            of_it = [(layer, part.scale) for layer, part in pairs if number in part.rows(layer, size, rank)]
+            of_it = [(layer, _factor(part, size)) for layer, part in pairs if number in part.rows(layer, size, rank)]
             path.append([layer for layer, _ in of_it])
             scales.append([scale for _, scale in of_it])
         small = family.shallow(full, *path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
 
 from reference import plan as reference
 
@@ -79,6 +80,15 @@ def kept_sequences(
     words = reference.words(seed, SEQUENCES, (step, micro * PAIR + rank, stack * PAIR + layer), batch)
     chosen = [i for i in range(batch) if uniform(words[i]) < probability]
     return chosen or [min(range(batch), key=lambda i: words[i])]
+
+
+def run_probability(probability: float, batch: int) -> float:
+    """The probability of the first sequence to run, by all 2**batch outcomes of the draws."""
+    total = 0.0
+    for kept in product((False, True), repeat=batch):
+        weight = math.prod(probability if one else 1 - probability for one in kept)
+        total += weight * (1.0 if kept[0] else 0.0 if any(kept) else 1 / batch)
+    return total
 
 
 def units(

@@ -171,6 +171,7 @@ def test_resampling_is_paired_and_can_be_repeated() -> None:
     assert found.interval == pytest.approx((1 - 25 / 30, 1 - 25 / 30), abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "said", "trials"), [(3, 0.75, 300), (5, 0.83, 100)])
 def test_intervals_of_few_seeds_cover_as_rarely_as_the_report_says(seeds: int, said: float, trials: int) -> None:
     # The method takes 0.8 of the baseline's FLOPs, times e^noise by seed; loss falls linearly.

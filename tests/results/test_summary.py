@@ -72,6 +72,7 @@ def test_the_summary_holds_the_decision_beside_its_text(
     assert type(json.loads(json.dumps(found))["methods"]["raptr"]["decision"]) is str
 
 
+@pytest.mark.slow
 def test_a_summary_of_before_gains_its_decisions_from_the_runs(tmp_path: Path) -> None:
     """A stored summary without decisions, or with other words, changes nothing."""
     folder = write_comparison(tmp_path / "c", methods=SHORT)

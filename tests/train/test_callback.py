@@ -206,6 +206,14 @@ def test_schedule_that_does_not_fit_is_refused_before_the_first_step(tmp_path: P
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
+def test_micro_batches_of_one_sequence_are_rejected_before_the_first_step(tmp_path: Path) -> None:
+    model, method = make_model(), SequenceLayerDropout(rate=0.9)
+    with pytest.raises(RaptrError, match="Use micro-batches of at least 2 sequences"):
+        make_trainer(tmp_path, model, method, per_device_train_batch_size=1).train()
+    make_trainer(tmp_path, make_model(), method, max_steps=1).train()  # control: two sequences
+
+
 def _arguments(**changes: Any) -> Any:
     values = {
         "parallel_mode": ParallelMode.DISTRIBUTED,

@@ -64,6 +64,7 @@ def test_weights_are_not_read(llama: Path) -> None:
     assert inspect_name(str(llama)).model == "LlamaForCausalLM"
 
 
+@pytest.mark.slow
 def test_a_run_gives_its_model_and_length(tmp_path: Path) -> None:
     found = inspect_name("demo")
     assert (found.model, found.stacks[0].layers, found.length) == ("LlamaForCausalLM", 12, 128)
@@ -113,6 +114,7 @@ def test_what_is_printed(t5: Path, capsys: pytest.CaptureFixture[str], monkeypat
         assert words in out
 
 
+@pytest.mark.slow
 def test_json_holds_the_same(t5: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = raptr(capsys, monkeypatch, "inspect", str(t5), "--length", "16", "--json")
     found, expected = json.loads(out), inspect_name(str(t5), 16)

@@ -11,13 +11,14 @@ import torch
 from helpers.every_method import DROPPING, GROWING, LAYERS, SETTINGS_OF, STEPS, config_of, full_step
 from helpers.runs import TINY, metrics, run
 from helpers.stopping import interrupted, same_end
-from raptr import Subnetwork, attach
+from raptr import RaptrError, Subnetwork, attach
+from raptr.compare.budget import steps_of
 from raptr.config import SETTINGS
 from raptr.config.smaller import SMALLER
 from raptr.plan import METHODS, Full, LayerCosts, ModelShape, plan_cost, trained_part
 from raptr.train.callbacks.metrics import layer_flops
 from raptr.train.setup.model import build_model
-from raptr.train.task import prepare_task
+from raptr.train.task import plan_run, prepare_task
 
 
 def test_kinds_of_methods_by_hand() -> None:
@@ -199,6 +200,7 @@ def test_flops_of_a_step_are_the_mean_over_its_micro_steps(cache: Path) -> None:
     assert layer_flops(drawn[:1], plan.shape, costs) == len(plan.subnetwork(5).layers[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [method for method in METHODS if full_step(method) is not None])
 def test_a_full_step_is_bit_for_bit_one_of_the_untouched_model(method: str, cache: Path) -> None:
     config = config_of(method)
@@ -223,6 +225,33 @@ def test_a_full_step_is_bit_for_bit_one_of_the_untouched_model(method: str, cach
     (plain, expected), (loss, gradients) = found
     assert torch.equal(loss, plain)
     assert all(torch.equal(gradients[name], gradient) for name, gradient in expected.items())
+
+
+@pytest.mark.parametrize("objective", [{"name": "causal"}, {"name": "denoising", "denoisers": {"R3": 0.5, "X3": 0.5}}])
+def test_expected_costs_are_those_of_the_micro_batch(objective: dict[str, Any], cache: Path) -> None:
+    """The same batch in micro-batches of 8, 2 and 1: the fewer sequences, the less is skipped; one is rejected."""
+    given: dict[str, Any] = {"objective": objective, "data__sequence_length": 64}
+    shares = {}
+    for rows in (8, 2):
+        changes = {"training__gradient_accumulation_steps": 8 // rows, **given}
+        config = config_of("sequence_layer_dropout", training__per_device_train_batch_size=rows, **changes)
+        task, planned = prepare_task(config, cache), plan_run(config)
+        plan = task.plan(config.build_method())
+        assert task.rows == rows
+        assert planned.plan == plan
+        full = task.steps * task.costs.all_layers
+        shares[rows] = sum(stage.layers for stage in plan_cost(plan, task.costs)) / full
+        steps = steps_of(config.build_method(), task, "flops", task.costs)
+        longer = task.plan(config.build_method(), steps)
+        spent = sum(task.costs.of_layers(longer.subnetwork(step), task.shape, rows) for step in range(steps))
+        assert spent + steps * task.costs.other == pytest.approx(task.steps * task.costs.total, rel=0.1)
+    by_hand = sum((0.6 * layer / 3 * t / 11) ** 2 / 2 for layer in range(4) for t in range(12)) / (4 * 12)
+    assert shares == {2: pytest.approx(0.85 + by_hand, rel=1e-9), 8: pytest.approx(0.85, abs=1e-3)}
+    one = config_of("sequence_layer_dropout", training__per_device_train_batch_size=1, **given)
+    for attempt in (lambda: plan_run(one), lambda: prepare_task(one, cache).plan(one.build_method())):
+        with pytest.raises(RaptrError, match="Use micro-batches of at least 2 sequences"):
+            attempt()
+    assert plan_run(config_of("stochastic_depth", training__per_device_train_batch_size=1)).plan.stages  # control
 
 
 def test_settings_cover_every_method() -> None:

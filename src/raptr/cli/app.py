@@ -216,7 +216,8 @@ def train(
     allow_changes: Annotated[
         list[str] | None,
         typer.Option(
-            help="Go on although this differs from when the run was begun: training.learning_rate, data, torch, ...",
+            help="Go on although this differs from when the run was begun: training.learning_rate, data, torch, ... "
+            "An error names what differs.",
             metavar="KEY",
             show_default=False,
         ),

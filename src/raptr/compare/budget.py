@@ -48,7 +48,7 @@ def steps_of(method: Method, task: Task, budget: Budget, costs: LayerCosts, spen
         return task.steps
     spent = spent_by_full(task, costs) if spent is None else spent
     try:
-        return steps_for(spent, lambda steps: method.plan(task.shape, steps), costs)
+        return steps_for(spent, lambda steps: task.plan(method, steps), costs)
     except RaptrError as error:
         raise RaptrError(
             f"no number of steps gives {method} the {budget} of {task.steps} steps of full training: {error} "

@@ -22,7 +22,7 @@ from raptr.rundir.paths import CLOCK, FORMAT, recorded, write_json
 from raptr.train.callbacks.activate import ActivateCallback
 from raptr.train.collect_run_info import describe_environment
 from raptr.train.hf.trainer import TaskTrainer
-from raptr.train.run import attach_to_task
+from raptr.train.run import attach_to_task, try_task
 from raptr.train.setup.arguments import own_settings
 from raptr.train.setup.model import build_model
 from raptr.train.task import Task
@@ -69,11 +69,12 @@ def read_clock(task: Task, folder: Path, console: Console) -> Clock:
 def _measure(task: Task) -> dict[str, Any]:
     rotation = _Rotation(_parts(task.shape))
     compiled = own_settings(task.config).torch_compile
-    net, timer = attach_to_task(build_model(task.config, task.model_config), task, compile=compiled), _Timer()
+    model, timer = build_model(task.config, task.model_config), _Timer()
+    rule, net = try_task(model, task), attach_to_task(model, task, compile=compiled)
     steps = _WARM_UP + _ROUNDS * len(rotation.parts)
     with tempfile.TemporaryDirectory() as folder:
         callbacks = [ActivateCallback(net, rotation), timer]
-        TaskTrainer(task, Path(folder), net, callbacks, steps, eval_on_start=False, report_to="none").train()
+        TaskTrainer(task, Path(folder), net, callbacks, steps, rule, eval_on_start=False, report_to="none").train()
     seconds = [
         statistics.median(timer.seconds[step] for step in range(_WARM_UP, steps) if rotation.subnetwork(step) == part)
         for part in rotation.parts

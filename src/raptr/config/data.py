@@ -3,7 +3,15 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from raptr.config.base import SECTION, Expected, Name, Place
 from raptr.config.filter_rule import Rule, parse_rule
@@ -116,6 +124,9 @@ class DataConfig(_Section):
 
     ``tokenizer`` is an existing one (a folder, a file, a name on the Hugging Face Hub), or how many entries one has
     that is trained on the text: of ``tokenizer_kind``, and of text in lower case with ``tokenizer_lowercase``.
+
+    ``bos`` says whether a bos token stands before each document; ``auto`` does so where weights are continued whose
+    tokenizer begins a text with it.
     """
 
     source: Place | None = None
@@ -131,8 +142,16 @@ class DataConfig(_Section):
     ] = 4096
     tokenizer_kind: Literal["bpe", "wordpiece", "unigram"] = "bpe"
     tokenizer_lowercase: bool = False
+    bos: bool | Literal["auto"] = "auto"
     sequence_length: int = Field(default=256, ge=2)
     strict: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_rare(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        record: dict[str, Any] = handler(self)
+        if self.bos == "auto":
+            record.pop("bos", None)
+        return record
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,15 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from raptr.config.base import SECTION, CountOrShare, Name, Place
 from raptr.config.data import DataConfig
@@ -25,13 +33,22 @@ class ModelConfig(_Section):
     Without ``from_config`` and ``from_pretrained``, ``config`` is the configuration of ``architecture``
     where it differs from its defaults. ``from_config`` begins with an existing configuration (a preset's
     name, a folder, a name on the Hugging Face Hub) and fresh weights; ``from_pretrained`` takes the
-    weights too. ``config`` then holds what is changed in it.
+    weights too. ``config`` then holds what is changed in it. ``new_tokenizer`` says that weights are
+    meant to be trained with other tokens than those of the tokenizer beside them.
     """
 
     architecture: str | None = None
     from_config: Place | None = None
     from_pretrained: Place | None = None
     config: dict[str, Any] = {}
+    new_tokenizer: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_rare(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        record: dict[str, Any] = handler(self)
+        if not self.new_tokenizer:
+            record.pop("new_tokenizer", None)
+        return record
 
     @model_validator(mode="before")
     @classmethod
@@ -46,6 +63,8 @@ class ModelConfig(_Section):
     def _has_one_origin(self) -> "ModelConfig":
         if self.from_config is not None and self.from_pretrained is not None:
             raise ValueError("give from_config (a configuration) or from_pretrained (weights too), not both")
+        if self.new_tokenizer and self.from_pretrained is None:
+            raise ValueError("new_tokenizer is for weights that exist; give from_pretrained, or leave it out")
         if self.architecture is not None and (self.from_config is not None or self.from_pretrained is not None):
             raise ValueError("architecture follows from from_config or from_pretrained; remove it")
         return self

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from raptr.data.text.draw import draw
 from raptr.data.text.overlap import Shared, report, said_of, shared_documents
 from raptr.data.text.sources import SPLITS, Source, open_source
 from raptr.data.tokens.store import TokenStore, store_tokens
-from raptr.data.tokens.tokenizer import SAMPLE_BYTES, TokenizerSpec, identity, load_tokenizer
+from raptr.data.tokens.tokenizer import SAMPLE_BYTES, TokenizerSpec, begin_of, identity, load_tokenizer
 from raptr.data.tokens.train_tokenizer import NAMES, train_kind
 from raptr.errors import RaptrError
 
@@ -67,7 +67,9 @@ class Corpus:
             "bytes": size,
             "tokens": tokens,
             "bytes_per_token": round(sum(size.values()) / sum(tokens.values()), 4),
-            **{what: first[what] for what in ("tokenizer", "vocabulary", "separator", "format")},
+            **{
+                what: first[what] for what in ("tokenizer", "vocabulary", "separator", "bos", "format") if what in first
+            },
             **({"shared": self.shared} if self.shared else {}),
             "key": _hash([[name, one["key"]] for name, one in told.items()] + [self.weights]),
             "sources": told,
@@ -126,7 +128,7 @@ class Corpus:
         return found
 
 
-def prepare(data: DataConfig, cache: Path, workers: int | None = None) -> Corpus:
+def prepare(data: DataConfig, cache: Path, workers: int | None = None, *, continued: bool = False) -> Corpus:
     """Text -> tokens on disk; at once where the same tokens are there already.
 
     Local text is read and hashed at every call: that it is the same is known, not assumed. What was
@@ -138,6 +140,7 @@ def prepare(data: DataConfig, cache: Path, workers: int | None = None) -> Corpus
             name on the Hugging Face Hub.
         cache: the folder of all stores; made where it is missing.
         workers: processes that tokenize, by default as many as there are cores; the tokens do not depend on it.
+        continued: whether weights are continued on these tokens, which ``data.bos=auto`` asks for.
 
     Documents that one source trains on and another is validated on are counted, and reported on stderr.
 
@@ -160,11 +163,20 @@ def prepare(data: DataConfig, cache: Path, workers: int | None = None) -> Corpus
     report(shared)
     if isinstance(data.tokenizer, str):
         given = load_tokenizer(data.tokenizer)
-        tokenizer = TokenizerSpec(data.tokenizer, identity(given), lambda: given)
+        begin = begin_of(given, data.bos, continued=continued)
+        tokenizer = TokenizerSpec(data.tokenizer, identity(given), lambda: given, begin)
+    elif data.bos is True:
+        raise RaptrError(
+            f"data.bos is true, but a tokenizer that is trained here ({data.tokenizer} entries) has no bos token "
+            "beside the one that separates documents; leave data.bos out, or give a tokenizer with one."
+        )
     else:
         tokenizer = _trained(data, sources, weights)
+    stores = {name: store_tokens(source, tokenizer, cache, workers) for name, source in sources.items()}
+    if isinstance(data.tokenizer, str):
+        stores = {name: _with_roles_of(store, given) for name, store in stores.items()}
     return Corpus(
-        stores={name: store_tokens(source, tokenizer, cache, workers) for name, source in sources.items()},
+        stores=stores,
         weights=weights,
         shared=shared,
     )
@@ -198,6 +210,16 @@ def _trained(data: DataConfig, sources: Mapping[str, Source], weights: Mapping[s
 
     what = "this text" if len(sources) == 1 else "these texts, each in its share"
     return TokenizerSpec(f"{name} of {size} entries, trained on {what}", "\n".join(recipe), make)
+
+
+def _with_roles_of(store: TokenStore, given: "PreTrainedTokenizerBase") -> TokenStore:
+    """The store with the tokenizer that was asked for: another one with the same tokens may have made it.
+
+    Which of them are pad, mask and so on is no part of what a text becomes, and so not of the store's key.
+    """
+    if store.tokenizer.special_tokens_map == given.special_tokens_map:
+        return store
+    return replace(store, tokenizer=given)
 
 
 def _beginning(source: Source, size: int) -> Iterator[str]:

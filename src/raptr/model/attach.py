@@ -14,9 +14,9 @@ from raptr.model.class_swap import is_restorable, restore_class
 from raptr.model.discovery.layers import Layers, find_layers
 from raptr.model.discovery.meta_twin import Inputs
 from raptr.model.flops import flops_of
-from raptr.model.gate.gate import GATE, Gate, Selection, gate_of, put_gates
+from raptr.model.gate.gate import GATE, Gate, Runs, Selection, gate_of, put_gates
 from raptr.model.memory_trial import nothing_happened
-from raptr.model.optimizer import Inactive, Prepared, create_state
+from raptr.model.optimizer import Inactive, Prepared, create_state, prepared_by
 from raptr.model.plan_check import check_subnetwork
 from raptr.model.rank_check import EVERY, Agreement
 from raptr.model.stacks import Blocks
@@ -100,15 +100,17 @@ class AttachedModel:
         self._inputs = inputs
         self._compiled = compile
         self._selections: list[Selection] = []
+        self._runs = Runs()
         self._widths = Widths(layers.stacks, layers.widths)
         self._prepared: list[Prepared] = []
         self._active: Subnetwork | None = None
         self._step: int | None = None
+        self._begun = 0  # the stamp of this step's begin
         self._boundaries = Boundaries(model, layers)
         self._agreement = Agreement(layers.shape)
         for i, (stack, shape) in enumerate(zip(self._stacks, self.shape.stacks, strict=True)):
             returns, required = layers.returns(i), dict(shape.required)
-            self._selections.append(put_gates(stack.blocks, returns, required))
+            self._selections.append(put_gates(stack.blocks, returns, required, self._runs))
             if compile:
                 for block in stack.blocks:
                     _compile(block)
@@ -169,15 +171,12 @@ class AttachedModel:
         self._boundaries.make(plan, step, copies, optimizers)
         self._set(subnetwork, forced=False)
         self._active, self.lr_factor = subnetwork, factor
-        if step != self._step or any(prepared.stepped for prepared in self._prepared):
-            for selection in self._selections:  # not only after a step: a scaler can leave it out
-                selection.ran.clear()
-                selection.evaluated.clear()
-            self._widths.forget()
+        if new := step != self._step:
+            self._begun = self._runs.advance()
         self._step = step
         for prepared in self._prepared:
-            prepared.restore()
-            prepared.stepped, prepared.factor, prepared.active = False, factor, True
+            prepared.begin(factor, new=new)
+        self._widths.forget(min((prepared.since for prepared in self._prepared), default=self._begun))
         return subnetwork
 
     def check_ranks(self, plan: Trainable, step: int, *, micro_steps: int = 1, every: int = EVERY) -> None:
@@ -241,7 +240,7 @@ class AttachedModel:
             >>> model[0][0].weight.grad is None
             True
         """
-        ran = [set(selection.ran) for selection in self._selections]
+        ran = [dict(selection.ran) for selection in self._selections]
         try:
             with nothing_happened(self.model), self.using(Subnetwork.full(self.shape)):
                 yield
@@ -256,14 +255,15 @@ class AttachedModel:
         some layer was trained are complete. After ``fully_shard``, before the first step.
 
         Args:
-            optimizer: a torch optimizer, or one wrapped by Accelerate. One call per optimizer.
+            optimizer: a torch optimizer, or one wrapped by Accelerate. One call per optimizer; several optimizers of
+                one model can step at different times, and each trains what ran since its own last step.
             inactive: "freeze" leaves skipped layers and their state untouched, and of the others the heads and
                 neurons that were not selected; "zero" gives them zero gradients, so that momentum and weight
                 decay move them.
 
         Raises:
-            RaptrError: an unknown policy, an optimizer that was prepared before, or one that holds no
-                parameter of the layers.
+            RaptrError: an unknown policy, an optimizer that was prepared before, by this handle or another one, that
+                wraps another optimizer, or that holds no parameter of the layers.
         """
         if inactive not in get_args(Inactive):
             raise RaptrError(f"inactive={inactive!r} is not known; expected 'freeze' or 'zero'.")
@@ -271,8 +271,14 @@ class AttachedModel:
         optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper holds the real one
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise RaptrError(f"prepare was given a {type(optimizer).__name__}; expected a torch optimizer.")
-        if any(optimizer is prepared.optimizer for prepared in self._prepared):
-            raise RaptrError("this optimizer was prepared before; call prepare once for each optimizer.")
+        for prepared in prepared_by(optimizer):
+            if prepared in self._prepared:
+                raise RaptrError("this optimizer was prepared before; call prepare once for each optimizer.")
+            raise RaptrError(
+                "this optimizer was prepared by the handle of another attached model, and both would scale its "
+                "learning rate. Make one optimizer for each attached model, or attach them as one: "
+                "attach(model, blocks={name: layers, ...})."
+            )
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         owners = self._owners()
         if not held & owners.keys():
@@ -282,8 +288,10 @@ class AttachedModel:
             )
         frozen = FrozenSlices(optimizer, self._widths) if inactive == "freeze" else None
         create_state(optimizer)
-        prepared = Prepared(optimizer, inactive, owners, frozen)
-        prepared.factor, prepared.active = self.lr_factor, self._active is not None
+        prepared = Prepared(optimizer, inactive, owners, self._runs, frozen)
+        prepared.since = self._begun
+        if self._active is not None:
+            prepared.begin(self.lr_factor, new=False)
         self._prepared.append(prepared)
 
     def detach(self) -> None:
@@ -328,13 +336,13 @@ class AttachedModel:
             raise RaptrError("this handle was detached; use the handle of the newest attach, or attach again.")
 
     def _refuse_unused_gradients(self, step: int) -> None:
-        """Not so where a scaler left out the optimizer's step: then they are gone, or set to zero."""
-        if step == self._step or any(prepared.stepped for prepared in self._prepared):
+        """Reject a step if no optimizer has stepped, and all have gradients that a scaler would have cleared."""
+        if step == self._step or not self._prepared or any(prepared.stepped for prepared in self._prepared):
             return
-        if any(prepared.has_gradients() for prepared in self._prepared):
+        if all(prepared.has_gradients() for prepared in self._prepared):
             raise RaptrError(
-                f"step {step} was activated while the gradients of step {self._step} are not used yet: without "
-                "knowing what ran, the optimizer would drop them. Activate a step before its forward, after "
+                f"step {step} was activated while the gradients of step {self._step} are not used yet: their update "
+                "would be made with another step's learning rate and layers. Activate a step before its forward, after "
                 "optimizer.step() and zero_grad() of the one before; where gradients are accumulated, say "
                 "net.activate(plan, step, micro)."
             )

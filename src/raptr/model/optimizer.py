@@ -8,16 +8,20 @@ go on acting, as they do in frameworks where every parameter always has a gradie
 import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
 from raptr.errors import RaptrError
-from raptr.model.gate.gate import Gate
+from raptr.messages import first_line, warn
+from raptr.model.gate.gate import Gate, Runs
 from raptr.model.width.freeze import FrozenSlices
 
 Inactive = Literal["freeze", "zero"]
+
+_INSIDE = ("raptr.", "torch.", "accelerate.")
+"""Packages whose lines no warning of a step names."""
 
 # State that is zero before the first step, in torch's optimizers and those of the same build.
 _ZERO_STATE = {
@@ -45,8 +49,16 @@ def create_state(optimizer: torch.optim.Optimizer) -> None:
     making it later; the parameters, their gradients and the optimizer's hooks are not touched.
 
     Raises:
-        RaptrError: the optimizer cannot take such a step (LBFGS needs a closure).
+        RaptrError: the optimizer cannot take such a step (LBFGS needs a closure), or leaves it to another one (SAM).
     """
+    for name, value in vars(optimizer).items():
+        if any(
+            isinstance(one, torch.optim.Optimizer) for one in (value if isinstance(value, list | tuple) else [value])
+        ):
+            raise RaptrError(
+                f"{type(optimizer).__name__} wraps another optimizer, in its attribute {name!r}, which holds the state "
+                f"and makes the updates. Prepare that one: net.prepare(optimizer.{name})."
+            )
     strange: set[str] = set()
     for group in optimizer.param_groups:
         if _begins_undamped(group):
@@ -80,9 +92,9 @@ def _first_state(optimizer: torch.optim.Optimizer, group: dict[str, Any], p: tor
     )
     try:
         stand_in.step()
-    except TypeError as error:
+    except Exception as error:  # whatever an optimizer raises that misses its closure
         raise RaptrError(
-            f"{type(optimizer).__name__} cannot make its state before the first step ({error}); "
+            f"{type(optimizer).__name__} cannot make its state before the first step ({first_line(error)}); "
             "use an optimizer whose step() needs no closure."
         ) from error
     state: dict[str, Any] = dict(stand_in.state[twin])
@@ -142,6 +154,12 @@ def _by_owners(
     return list(found.values())
 
 
+def prepared_by(optimizer: torch.optim.Optimizer) -> "list[Prepared]":
+    """Return what was made of an optimizer by `AttachedModel.prepare`, of any handle that is not detached."""
+    owners = (getattr(hook, "__self__", None) for hook in optimizer._optimizer_step_pre_hooks.values())
+    return [owner for owner in owners if isinstance(owner, Prepared)]
+
+
 def _length(gradient: torch.Tensor) -> float:
     """Of all of it, where it is sharded."""
     found: Any = torch.linalg.vector_norm(gradient)
@@ -152,11 +170,13 @@ class Prepared:
     """One optimizer, and what happens around each of its steps.
 
     Before a step skipped layers get no gradient, or zeros, and the learning rate its factor; after it the rate is the
-    optimizer's own again, and what was not selected of the layers that ran is as it was.
+    optimizer's own again, and what was not selected of the layers that ran is as it was. A closure makes gradients
+    inside the step, so they are treated when it returns. A layer is skipped if it did not run since *this* optimizer's
+    last step: optimizers of one model can step at different times.
 
     Attributes:
-        stepped: whether it has stepped since this was last set to False.
-        factor: what its learning rate is multiplied with.
+        stepped: whether it has stepped since the newest `begin`.
+        since: the `Runs.now` from which on a layer must have run to take part in the next step.
         active: whether a subnetwork is active; before that, nothing is changed.
     """
 
@@ -165,32 +185,50 @@ class Prepared:
         optimizer: torch.optim.Optimizer,
         inactive: Inactive,
         owners: Mapping[int, Sequence[Gate]],
+        runs: Runs,
         frozen: FrozenSlices | None = None,
     ) -> None:
         self.optimizer = optimizer
-        self.stepped = False
-        self.factor = 1.0
-        self.active = False
+        self.stepped = self.active = False
+        self.since = 0
+        self._after_it = 0
+        self._factor = 1.0
         self._inactive = inactive
         self._frozen = frozen
+        self._runs = runs
         self._rate = ScaledRate(optimizer)
-        self._warned = self._warned_of_mode = False
+        self._warned = self._warned_of_none = False
         self._parameters = [p for group in optimizer.param_groups for p in group["params"] if id(p) in owners]
         self._layers = _by_owners(self._parameters, owners)
-        self._selections = {gate.selection for gates, _ in self._layers for gate in gates}
+        # What others put aside before the step, and put back after it, must find weights and rates as they left them:
+        # slices are put back first of all; the rate last, for which its hook is moved at each step.
+        self._after = cast("OrderedDict[int, Any]", optimizer._optimizer_step_post_hooks)
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._put_back),
             optimizer.register_step_post_hook(self._after_step),
         ]
+        self._after.move_to_end(self._hooks[1].id, last=False)
+
+    def begin(self, factor: float, *, new: bool) -> None:
+        """Begin a step of the plan, or one of its micro-steps.
+
+        Args:
+            factor: what the learning rate is multiplied with in the optimizer's step.
+            new: whether the step is another one than before. Gradients that were set to zero or taken away since, as
+                when a scaler leaves out the optimizer's step, are then forgotten with the runs that made them.
+        """
+        self._rate.restore()
+        if self.stepped:
+            self.since = self._after_it
+        elif new and not self.has_gradients():
+            self.since = self._runs.now
+        self.stepped, self._factor, self.active = False, factor, True
 
     def has_gradients(self) -> bool:
-        """Whether a layer that ran since the last step has a gradient other than 0."""
-        ran = [p for gates, own in self._layers if any(gate.ran for gate in gates) for p in own]
+        """Return whether a layer that ran since the last step has a gradient other than 0."""
+        ran = (p for gates, own in self._layers if self._any_ran(gates) for p in own)
         return any(p.grad is not None and _length(p.grad) != 0 for p in ran)
-
-    def restore(self) -> None:
-        """Give the optimizer its own learning rate back, after a step that raised."""
-        self._rate.restore()
 
     def remove(self) -> None:
         """Leave the optimizer alone from now on."""
@@ -198,50 +236,67 @@ class Prepared:
         for hook in self._hooks:
             hook.remove()
 
-    def _before_step(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        if self._inactive == "zero" and closure is not None:
-            raise RaptrError(
-                'inactive="zero" was asked for, but the closure given to step() makes the gradients anew, without '
-                'the zeros; call step() without a closure, or prepare(optimizer, inactive="freeze").'
-            )
-        if not self.active:
-            return
-        self._warn_of_evaluation()
-        if self._inactive == "freeze":
-            skipped = [p for gates, own in self._layers if not any(gate.ran for gate in gates) for p in own]
-            self._warn_of_zeros(skipped)
-            drop_gradients(skipped)
-            if self._frozen is not None:
-                self._frozen.save(closure=closure is not None)
-        else:
-            fill_gradients(self._parameters)
-        self._rate.scale(self.factor)
+    def _any_ran(self, gates: Iterable[Gate]) -> bool:
+        return any(gate.ran_since(self.since) for gate in gates)
 
-    def _after_step(self, *_: Any) -> None:
+    def _before_step(
+        self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if not self.active:
+            self._warn_of_none()
+            return None
+        if closure is None or any(self._any_ran(gates) for gates, _ in self._layers):
+            self._treat_gradients()
+        if self._frozen is not None:
+            self._frozen.save(self.since, closure=closure is not None)
+        self._rate.scale(self._factor)
+        self._after.move_to_end(self._hooks[2].id)
+        if closure is None:
+            return None
+
+        def treated() -> Any:
+            loss = closure()
+            self._treat_gradients()
+            return loss
+
+        return (
+            (args, {**kwargs, "closure": treated}) if "closure" in kwargs else ((args[0], treated, *args[2:]), kwargs)
+        )
+
+    def _put_back(self, *_: Any) -> None:
         if self._frozen is not None:
             self._frozen.put_back()
-        self._rate.restore()
-        self.stepped = True
 
-    def _warn_of_evaluation(self) -> None:
-        if not self._warned_of_mode and any(selection.evaluated for selection in self._selections):
-            self._warned_of_mode = True
-            warnings.warn(
-                "the gradients of this step were made in evaluation mode, where all layers run, so that nothing was "
-                "skipped and nothing saved: call model.train() before training. from_pretrained returns a model in "
-                "evaluation mode, and a validation may have left it there.",
-                stacklevel=4,
+    def _after_step(self, *_: Any) -> None:
+        self._rate.restore()
+        self.stepped, self._after_it = True, self._runs.advance()
+
+    def _treat_gradients(self) -> None:
+        if self._inactive == "zero":
+            fill_gradients(self._parameters)
+            return
+        skipped = [p for gates, own in self._layers if not self._any_ran(gates) for p in own]
+        self._warn_of_zeros(skipped)
+        drop_gradients(skipped)
+
+    def _warn_of_none(self) -> None:
+        if not self._warned_of_none and all(self._any_ran(gates) for gates, _ in self._layers):
+            self._warned_of_none = True
+            warn(
+                "an optimizer that was prepared makes a step, but no subnetwork is active: the full model was trained, "
+                "and nothing was skipped or saved. Call net.activate(plan, step) before the forward of each step.",
+                inside=_INSIDE,
             )
 
     def _warn_of_zeros(self, skipped: Iterable[nn.Parameter]) -> None:
         if not self._warned and any(p.grad is not None for p in skipped):
             self._warned = True
-            warnings.warn(
+            warn(
                 "layers that took no part in this step have gradients, which raptr removed, so that they stay as they "
                 "are: an engine filled in zeros (DeepSpeed does), or they are left from zero_grad(set_to_none=False). "
                 "An optimizer that an engine runs by itself would move these layers by momentum and weight decay.",
-                stacklevel=4,
+                inside=_INSIDE,
             )
 
 

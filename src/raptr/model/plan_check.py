@@ -42,8 +42,9 @@ def check_subnetwork(subnetwork: Subnetwork, layers: Layers) -> None:
             continue
         verified = layers.verified[i] if layers.verified else None
         for layer, part in subnetwork.kept(i):
-            if part.scale != 1 and (verified is None or not verified.branches[layer].residual):
-                _refuse_scale(stack.name, layer, part.scale, verified)
+            scale = part.factor()
+            if scale != 1 and (verified is None or not verified.branches[layer].residual):
+                _refuse_scale(stack.name, layer, scale, verified)
             if part.sequences is not None:
                 reason = layers.orders[i][layer]
                 if verified is not None and verified.aside:

@@ -10,7 +10,18 @@ from raptr.plan.cost import LayerCosts, StageCost, plan_cost, steps_for
 from raptr.plan.digest import digest_of, facts_of, fingerprint
 from raptr.plan.fields import check_fields, check_share
 from raptr.plan.layer_part import WHOLE, LayerPart, LayerParts, SequenceKey
-from raptr.plan.protocol import Keep, Method, Plan, Trainable, Width, lr_factor_of, skips_of, trained_part, width_of
+from raptr.plan.protocol import (
+    Keep,
+    Method,
+    Plan,
+    Trainable,
+    Width,
+    for_rows,
+    lr_factor_of,
+    skips_of,
+    trained_part,
+    width_of,
+)
 from raptr.plan.rng import random_numbers
 from raptr.plan.schedule import Schedule, Stage, stage_at
 from raptr.plan.shape import ModelShape, StackShape
@@ -47,6 +58,7 @@ __all__ = [
     "digest_of",
     "facts_of",
     "fingerprint",
+    "for_rows",
     "lr_factor_of",
     "plan_cost",
     "random_numbers",

@@ -66,8 +66,8 @@ class LayerCosts:
         Args:
             subnetwork: what runs.
             shape: of the model, which says what kept heads and neurons are a share of; not needed without such.
-            sequences: how many a rank's batch has, where layers run on some of them: the cost is then that of those
-                which the ranks keep, and of their expected number without it.
+            sequences: how many a rank's micro-batch has, where layers run on some of them: the cost is then that of
+                those which the ranks keep. Without it, the cost is that of the share of a large batch.
             ranks: how many there are.
 
         Raises:
@@ -80,13 +80,14 @@ class LayerCosts:
             return sum(sum(costs[layer] for layer in path) for costs, path in pairs)
         total = 0.0
         for i, stack in enumerate(shape.stacks):
+            needed = {layer for layer, _ in stack.required}  # run on the whole batch for what they make
             for layer, part in subnetwork.kept(i):
                 width = (
                     1.0 if part.heads is None else len(part.heads) / (stack.heads or 1),
                     1.0 if part.neurons is None else len(part.neurons) / (stack.neurons or 1),
                 )
-                batch = part.share
-                if part.sequences is not None and sequences is not None:
+                batch = 1.0 if layer in needed else part.share
+                if layer not in needed and part.sequences is not None and sequences is not None:
                     kept = sum(len(part.rows(layer, sequences, rank)) for rank in range(ranks))
                     batch = kept / (sequences * ranks)
                 total += batch * self.of_layer(i, layer, width)
@@ -171,7 +172,8 @@ def plan_cost(plan: Plan, costs: LayerCosts | None = None) -> tuple[StageCost, .
     """The expected cost of every stage of a plan.
 
     A stage of T steps costs T * (sum over layers of P(layer kept) * cost of the layer + the rest). With kept
-    heads and neurons, the layer's cost is that of these shares of it.
+    heads and neurons, the layer's cost is that of these shares of it. Where sequences skip layers by themselves, the
+    probabilities depend on the size of a micro-batch: pass the plan of `raptr.plan.for_rows`.
 
     Args:
         plan: any plan of raptr.

@@ -96,7 +96,7 @@ def _of_part(part: LayerPart, stack: StackShape) -> Iterator[Fact]:
     for what, kept, count in (("heads", part.heads, stack.heads), ("neurons", part.neurons, stack.neurons)):
         if kept is not None and len(kept) != count:
             yield what, kept
-    scales = {"scale": part.scale, "scale of the heads": part.head_scale, "scale of the neurons": part.neuron_scale}
+    scales = {"scale": part.factor(), "scale of the heads": part.head_scale, "scale of the neurons": part.neuron_scale}
     yield from ((what, scale) for what, scale in scales.items() if scale != 1)
     if part.sequences is not None:  # which rows are drawn differs by rank on purpose; what they are drawn from does not
         yield "share of the sequences", part.share

@@ -34,7 +34,9 @@ class SequenceKey(NamedTuple):
     stack: int = 0
 
     def kept(self, layer: int, share: float, batch: int, rank: int = 0) -> tuple[int, ...]:
-        """The sequences of a rank that run through a layer: at least one, so that every rank runs the layer.
+        """Return the sequences of a rank that run through a layer: at least one, so that every rank runs the layer.
+
+        If none is drawn, the sequence with the smallest random number is kept; see `run_probability`.
 
         Args:
             layer: its number.
@@ -50,6 +52,33 @@ class SequenceKey(NamedTuple):
         words = rng.words(self.seed, rng.SEQUENCES, place, batch)
         chosen = rng.below(words, share).nonzero()[0]
         return tuple(chosen.tolist()) or (int(words.argmin()),)
+
+
+ONE_SEQUENCE = (
+    "layers are dropped by sequence, but a micro-batch has one sequence, which runs through every layer: nothing would "
+    "be skipped. Use micro-batches of at least 2 sequences without packing them into one row, or a method that drops "
+    "layers for the whole batch (layerdrop, stochastic_depth, pld)."
+)
+"""The error of a method that drops layers by sequence, without the choice."""
+
+
+def run_probability(share: float, batch: int) -> float:
+    """Return the probability q of one sequence to run through a layer of which at least one sequence must run.
+
+        q = p + (1 - p)**B / B
+
+    Each of the B sequences of a rank's micro-batch is drawn with probability p. No sequence is drawn with probability
+    (1 - p)**B. Then the sequence with the smallest random number runs, which is each of the B with probability 1 / B.
+
+    Args:
+        share: p, the probability of each sequence to be drawn.
+        batch: B, the sequences of a rank's micro-batch.
+
+    Example:
+        >>> [round(run_probability(0.7, batch), 4) for batch in (1, 2, 4, 8)]
+        [1.0, 0.745, 0.702, 0.7]
+    """
+    return share + (1 - share) ** batch / batch
 
 
 def _is_factor(value: Any) -> bool:
@@ -68,6 +97,7 @@ class _Part(NamedTuple):
     neuron_scale: float
     share: float
     sequences: SequenceKey | None
+    inverse: bool
 
 
 class LayerPart(_Part):
@@ -79,8 +109,9 @@ class LayerPart(_Part):
         neurons: the kept neurons of the MLP, rising; None for all.
         head_scale: factor on the output of the attention, before its bias.
         neuron_scale: factor on the output of the MLP, before its bias.
-        share: the probability of each sequence of the batch to run through the layer.
+        share: the probability of each sequence of the batch to be drawn, see `run_probability`.
         sequences: what they are drawn from; None where all of them run.
+        inverse: whether the update is also divided by the probability that a sequence runs, see `factor`.
 
     Raises:
         RaptrError: heads or neurons that are not rising numbers from 0 on, a scale that is not above 0, or a share
@@ -98,6 +129,7 @@ class LayerPart(_Part):
         neuron_scale: float = 1.0,
         share: float = 1.0,
         sequences: SequenceKey | None = None,
+        inverse: bool = False,
     ) -> "LayerPart":
         if heads is not None:
             _check_kept("heads", heads)
@@ -114,7 +146,26 @@ class LayerPart(_Part):
                 "above 0 and up to 1, and where it is not 1 a SequenceKey that says what they are drawn from."
             )
         drawn = None if share == 1 else sequences
-        return super().__new__(cls, scale, heads, neurons, head_scale, neuron_scale, share, drawn)
+        inverse = inverse and drawn is not None
+        return super().__new__(cls, scale, heads, neurons, head_scale, neuron_scale, share, drawn, inverse)
+
+    def factor(self, batch: int | None = None) -> float:
+        """Return the factor on the residual update of the sequences that run.
+
+            scale, or scale / q if ``inverse``
+
+        Args:
+            batch: sequences of a rank's micro-batch, which decide q (`run_probability`). None for so many that q is
+                the share.
+
+        Example:
+            >>> part = LayerPart(share=0.5, sequences=SequenceKey(seed=0, step=7), inverse=True)
+            >>> part.factor(), part.factor(batch=2)
+            (2.0, 1.6)
+        """
+        if not self.inverse:
+            return self.scale
+        return self.scale / (self.share if batch is None else run_probability(self.share, batch))
 
     def rows(self, layer: int, batch: int, rank: int = 0) -> Sequence[int]:
         """The sequences of a rank's batch that run through the layer of this number, rising; at least one.
@@ -140,6 +191,7 @@ class LayerParts(Sequence[LayerPart]):
         scales: of the layers.
         shares: of their sequences; none for all.
         key: what these are drawn from.
+        inverse: whether updates are also divided by the probability that a sequence runs.
 
     Raises:
         RaptrError: a scale that is not above 0, or shares that are not one for each layer, are drawn from
@@ -150,10 +202,17 @@ class LayerParts(Sequence[LayerPart]):
         True
     """
 
-    __slots__ = ("_key", "_scales", "_shares")
+    __slots__ = ("_inverse", "_key", "_scales", "_shares")
 
-    def __init__(self, scales: npt.ArrayLike, shares: npt.ArrayLike = (), key: SequenceKey | None = None) -> None:
-        self._scales, self._shares, self._key = np.array(scales, np.float64), np.array(shares, np.float64), key
+    def __init__(
+        self,
+        scales: npt.ArrayLike,
+        shares: npt.ArrayLike = (),
+        key: SequenceKey | None = None,
+        inverse: bool = False,
+    ) -> None:
+        self._scales, self._shares = np.array(scales, np.float64), np.array(shares, np.float64)
+        self._key, self._inverse = key, inverse
         count = len(self._shares)
         if count and (key is None or count != len(self._scales)):
             raise RaptrError(
@@ -164,20 +223,23 @@ class LayerParts(Sequence[LayerPart]):
             LayerPart(scale=scale, share=share, sequences=key)  # says what is wrong
 
     @classmethod
-    def unchecked(cls, scales: Array, shares: Array = _NONE, key: SequenceKey | None = None) -> "LayerParts":
+    def unchecked(
+        cls, scales: Array, shares: Array = _NONE, key: SequenceKey | None = None, inverse: bool = False
+    ) -> "LayerParts":
         """For a plan, which makes one at each step: nothing is looked at again that is known of what it made.
 
         Args:
             scales: finite and above 0; kept as they are given.
             shares: none, or one for each layer, above 0 and up to 1.
             key: what these are drawn from.
+            inverse: whether updates are also divided by the probability that a sequence runs.
 
         Example:
             >>> LayerParts.unchecked(np.array((1.0, 2.0))) == LayerParts((1.0, 2.0))
             True
         """
         made = object.__new__(cls)
-        made._scales, made._shares, made._key = scales, shares, key
+        made._scales, made._shares, made._key, made._inverse = scales, shares, key, inverse
         return made
 
     def __len__(self) -> int:
@@ -194,7 +256,8 @@ class LayerParts(Sequence[LayerPart]):
             return tuple(self)[at]
         share = self._shares.item(at) if len(self._shares) else 1.0
         key = None if share == 1 else self._key
-        return LayerPart._make((self._scales.item(at), None, None, 1.0, 1.0, share, key))  # known to be right
+        inverse = self._inverse and key is not None
+        return LayerPart._make((self._scales.item(at), None, None, 1.0, 1.0, share, key, inverse))  # known to be right
 
     @property
     def whole(self) -> bool:

@@ -32,8 +32,8 @@ class Trainable(Protocol):
 class Plan(Trainable, Protocol):
     """A method bound to a model's shape and a run's length: frozen, pure, any step in any order.
 
-    Two more functions are asked for where a plan has them: ``width(stage)`` (see `width_of`) and ``lr_factor(step)``
-    (see `lr_factor_of`).
+    Three more functions are asked for where a plan has them: ``width(stage)`` (see `width_of`), ``lr_factor(step)``
+    (see `lr_factor_of`) and ``for_rows(rows)`` (see `for_rows`).
     """
 
     @property
@@ -90,6 +90,30 @@ def width_of(plan: Plan, stage: Stage) -> Width:
     """Which shares of its heads and neurons a kept layer runs in a stage: ``plan.width(stage)``, or all of them."""
     width = getattr(plan, "width", None)
     found: Width = ((1.0, 1.0),) * len(plan.shape.stacks) if width is None else width(stage)
+    return found
+
+
+def for_rows(plan: Plan, rows: int) -> Plan:
+    """Return a plan whose expected costs are those of micro-batches of ``rows`` sequences: ``plan.for_rows(rows)``.
+
+    A plan without this function does not depend on the size of a micro-batch, and is returned as it is. The plan's
+    subnetworks are the same either way.
+
+    Args:
+        plan: of any method.
+        rows: sequences of one micro-batch of one rank.
+
+    Raises:
+        RaptrError: the method would skip nothing with so few sequences.
+
+    Example:
+        >>> from raptr.plan.methods import SequenceLayerDropout
+        >>> plan = SequenceLayerDropout(rate=0.6).plan(ModelShape.of(layers=2), steps=1)
+        >>> [round(for_rows(plan, rows).keep(plan.stages[0])[0][1], 6) for rows in (2, 64)]  # 0.4 + 0.6**B / B
+        [0.58, 0.4]
+    """
+    bind = getattr(plan, "for_rows", None)
+    found: Plan = plan if bind is None else bind(rows)
     return found
 
 

@@ -41,6 +41,8 @@ class TrainLine:
         stage: the number of the step's stage, from 0.
         layers: the kept layers of each stack.
         loss: training loss of this step.
+        auxiliary_loss: what the model has added to its cross-entropy, such as the loss of a router; a part of ``loss``.
+            None if it adds nothing.
         grad_norm: gradient norm before clipping; None if it was not measured.
         learning_rate: learning rate of this step.
         skipped_updates: how many updates were skipped so far.
@@ -55,6 +57,7 @@ class TrainLine:
     stage: int
     layers: tuple[tuple[int, ...], ...]
     loss: float
+    auxiliary_loss: float | None = omitted(None)
     grad_norm: float | None
     learning_rate: float
     skipped_updates: int = omitted(0)

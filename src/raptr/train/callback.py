@@ -7,7 +7,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from raptr.model import AttachedModel, attach
 from raptr.model.optimizer import Inactive
-from raptr.plan import Method, Plan
+from raptr.plan import Method, Plan, for_rows
 from raptr.train.callbacks.activate import ActivateCallback, check_compile
 
 
@@ -32,8 +32,8 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
         plan: the method's plan, once training has begun.
 
     Raises:
-        RaptrError: at the beginning of training, if the method does not fit the model or the number
-            of steps, or if DDP was set up so that it cannot train parts of a model.
+        RaptrError: at the beginning of training, if the method does not fit the model, the number
+            of steps or the micro-batch, or if DDP was set up so that it cannot train parts of a model.
 
     Example:
         >>> import raptr
@@ -64,7 +64,7 @@ class ProgressiveCallback(TrainerCallback):  # type: ignore[misc]
             self.net.detach()  # left over from a training that was interrupted
             self.net = None
         net = self._attach(kwargs["model"])
-        self.plan = self.method.plan(net.shape, state.max_steps)
+        self.plan = for_rows(self.method.plan(net.shape, state.max_steps), args.per_device_train_batch_size)
         self._active = ActivateCallback(net, self.plan, self.inactive)
         self._active.on_train_begin(args, state, control, **kwargs)
 

@@ -14,7 +14,7 @@ from raptr.model import CONVENTION
 from raptr.plan import Plan, fingerprint
 from raptr.rundir.run_record import Environment, FlopsInfo, ModelInfo, PlanInfo, Result, RunInfo
 from raptr.train.callbacks.metrics import Progress
-from raptr.train.ranks import world_size
+from raptr.train.ranks import engine_asked, world_size
 from raptr.train.task import Task
 
 
@@ -61,7 +61,9 @@ def run_info_of(task: Task, plan: Plan, command: str) -> RunInfo:
         flops=flops,
         data=task.store.description,
         validation=list(task.validation_data()),
-        environment=Environment(**describe_environment(), processes=world_size()),
+        environment=Environment(
+            **describe_environment(), processes=world_size(), engine=engine_asked(config.training.get("fsdp"))
+        ),
         command=command,
     )
 

@@ -63,12 +63,20 @@ from raptr.train.hf.fsdp import check_tied
 from raptr.train.hf.trainer import RunCallbacks, RunTrainer
 from raptr.train.ranks import check_alike, engine_of, from_main, is_main
 from raptr.train.resume.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints
-from raptr.train.resume.config_diff import Change, config_changes, engine_change, fact_changes, longer, refuse
+from raptr.train.resume.config_diff import (
+    Change,
+    check_allowed,
+    config_changes,
+    fact_changes,
+    longer,
+    rate_change,
+    refuse,
+)
 from raptr.train.resume.safe_load import tensors_only
-from raptr.train.run import Run, attach_to_task
+from raptr.train.run import Run, attach_to_task, try_task
 from raptr.train.setup.arguments import own_settings
-from raptr.train.setup.attention_check import check_attention
 from raptr.train.setup.model import build_model
+from raptr.train.setup.objective_trial import unbalanced
 from raptr.train.setup.special_tokens import said_of
 from raptr.train.stop_request import Stop
 from raptr.train.task import Task, own_task
@@ -145,8 +153,10 @@ def train(
         if task.added:
             console.print(f"{title}: {said_of(task.added)}", highlight=False, soft_wrap=True, markup=False)
         model, own = build_model(task.config, task.model_config), own_settings(task.config)
-        if task.denoised is not None and not task.denoised.alike:
-            check_attention(model, prefix=task.denoised.settings.attention == "prefix")
+        rule = try_task(model, task)
+        for said in (rule.told, unbalanced(task.model_config, rule)):
+            if said:
+                console.print(f"{title}: {task.model_config.model_type}: {said}", highlight=False, soft_wrap=True)
         uses_cache = getattr(model.config, "use_cache", None)  # the Trainer turns it off, for training
         if own.torch_compile:
             console.print(f"{title}: each layer is compiled by itself, one graph for all paths", highlight=False)
@@ -158,17 +168,15 @@ def train(
                 title=title,
                 console=console,
                 net=attach_to_task(model, task, compile=own.torch_compile),
+                rule=rule,
                 own=own,
                 stop=stop or Stop(),
                 changed=found.checkpoint is not None and bool(found.changes),
             )
             callbacks = callbacks_of(run)
             trainer = make_trainer(run, callbacks, resumes=found.checkpoint is not None)
-            info = replace(info, environment={**info.environment, "engine": engine_of(trainer)})
-            if info.environment["engine"] == "fsdp2":
+            if engine_of(trainer) == "fsdp2":
                 check_tied(model)
-            if found.checkpoint is not None:
-                from_main(lambda: refuse(folder, engine_change(folder, info), allowed))
         except (ValueError, RuntimeError, ImportError) as error:
             if not existed and is_main():
                 shutil.rmtree(folder, ignore_errors=True)  # the Trainer makes it before it looks at its arguments
@@ -247,24 +255,27 @@ def _found(task: Task, plan: Plan, folder: Path, info: RunInfo, allowed: Collect
     """Read what a run's folder holds, and check that it is this run.
 
     Raises:
-        RaptrError: it is another one, it is damaged, or it is finished and cannot be prolonged.
+        RaptrError: it is another one, it is damaged, or it is finished and cannot be prolonged; all reasons are in one
+            message. Or ``allowed`` has an unknown name.
     """
+    check_allowed(folder, task.config, allowed)
     begun = (folder / RUN_INFO).exists()
     more = longer(folder, info, plan) if begun else set()
-    changes = refuse(folder, _config_changes(folder, task.config, info), {*allowed, *more})
+    changes = _config_changes(folder, task.config, info)
     finished = read_result(folder)
     checkpoint = newest_checkpoint(folder / CHECKPOINTS, folder / METRICS)
     if begun and (finished is not None or checkpoint is not None):
-        changes += refuse(folder, fact_changes(folder, info), {*allowed, *more})
+        facts = fact_changes(folder, info)
+        changes += [change for change in facts if checkpoint is not None or change.key != "engine"]
     diverged = finished is not None and finished.diverged  # after fewer steps than it was to take
-    if finished is None or finished.steps >= info.steps or (diverged and not _prolonged(changes)):
-        return _Found(finished=finished, checkpoint=checkpoint, changes=changes)
-    if checkpoint is None:
-        raise RaptrError(
-            f"the run in {folder} is finished, after {finished.steps} steps, and kept no checkpoint, so it cannot "
-            f"go on to {info.steps}; give another --output. checkpoints.keep_last=true keeps one for the next time."
-        )
-    return _Found(finished=None, checkpoint=checkpoint, changes=changes)
+    done = finished is not None and (finished.steps >= info.steps or (diverged and not _prolonged(changes)))
+    stuck = ""
+    if finished is not None and not done and checkpoint is None:
+        stuck = f"is finished, after {finished.steps} steps, and kept no checkpoint, so it cannot go on to {info.steps}"
+    if begun and checkpoint is not None and not done:
+        changes += rate_change(folder, task.config, info, checkpoint.step)
+    refuse(folder, changes, {*allowed, *more}, stuck)
+    return _Found(finished=finished if done else None, checkpoint=checkpoint, changes=changes)
 
 
 def _config_changes(folder: Path, config: RunConfig, info: RunInfo) -> list[Change]:

@@ -83,8 +83,19 @@ def check_alike(text: str) -> None:
             )
 
 
+def engine_asked(fsdp: Any) -> Engine:
+    """Return the engine that a run asks for: the one that its Trainer uses, or `engine_of` rejects the Trainer.
+
+    Args:
+        fsdp: the value of ``training.fsdp``.
+    """
+    if fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        return "fsdp2"
+    return "ddp" if world_size() > 1 else "single"
+
+
 def engine_of(trainer: Any) -> Engine:
-    """Which engine a Trainer will use.
+    """Return the engine that a Trainer will use.
 
     Raises:
         RaptrError: one with which parts of a model cannot be trained, or one that was asked for and is not there.
@@ -102,12 +113,13 @@ def engine_of(trainer: Any) -> Engine:
                 " (the default), or fsdp_version: 2 in Accelerate's configuration."
             )
         return "fsdp2"
-    if trainer.args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+    asked = engine_asked(trainer.args.fsdp)
+    if asked == "fsdp2":
         raise RaptrError(
             "FSDP was asked for, but Accelerate shards on accelerators only: on this machine it would train with DDP "
             "without saying so. Leave training.fsdp out, or train on GPUs."
         )
-    return "ddp" if trainer.args.world_size > 1 else "single"
+    return asked
 
 
 def _met() -> bool:

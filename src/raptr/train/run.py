@@ -10,6 +10,7 @@ from raptr.model import AttachedModel, attach, attach_head
 from raptr.plan import Plan, trained_part
 from raptr.plan.subnetwork import Subnetwork
 from raptr.train.setup.arguments import Own
+from raptr.train.setup.objective_trial import LossRule, try_objective
 from raptr.train.stop_request import Stop
 from raptr.train.task import Task
 
@@ -28,6 +29,7 @@ class Run:
         title: what messages call the run.
         console: where messages go; quiet on all ranks but the first.
         net: the attached model.
+        rule: how the model's loss comes about.
         own: raptr's own settings of the config's ``training``.
         stop: says when the run is to stop early.
         changed: whether the run is resumed under other settings than those of its checkpoint.
@@ -39,6 +41,7 @@ class Run:
     title: str
     console: Console
     net: AttachedModel
+    rule: LossRule
     own: Own
     stop: Stop
     changed: bool = False
@@ -55,6 +58,17 @@ class Run:
     def trained_part(self, completed: int) -> Subnetwork | None:
         """Return the part of the model that was trained after so many steps; None if that is the whole model."""
         return trained_part(self.plan, max(completed - 1, 0))
+
+
+def try_task(model: Any, task: Task) -> LossRule:
+    """Try a task's objective on its model, which is not attached yet, and return how the loss comes about.
+
+    Raises:
+        RaptrError: as `raptr.train.setup.objective_trial.try_objective`.
+    """
+    config, denoised = task.config, task.denoised
+    prefix = denoised is not None and denoised.settings.attention == "prefix"
+    return try_objective(model, config.objective.name, config.data.sequence_length, prefix=prefix)
 
 
 def attach_to_task(model: Any, task: Task, *, compile: bool) -> AttachedModel:

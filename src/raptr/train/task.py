@@ -1,6 +1,5 @@
 """What a run trains on and what a step costs: everything but the method."""
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,14 +25,13 @@ from raptr.data.samples.windows import BLOCK
 from raptr.errors import RaptrError
 from raptr.model import Layers, check_plan, count_flops, find_layers
 from raptr.objectives import Objective, causal, masked
-from raptr.plan import LayerCosts, Method, ModelShape, Plan, plan_cost
-from raptr.plan.schedule import MOST_STEPS
-from raptr.train.setup.arguments import batch_of, build_arguments, rows_of
+from raptr.plan import LayerCosts, Method, ModelShape, Plan, for_rows, plan_cost
+from raptr.train.setup.arguments import batch_of, build_arguments, rows_of, steps_of
 from raptr.train.setup.denoising_windows import Denoised, denoise, denoising_costs
-from raptr.train.setup.model import SPECIAL_TOKENS, build_model, build_model_config
+from raptr.train.setup.model import SPECIAL_TOKENS, build_model, build_model_config, positions_of
 from raptr.train.setup.own_model import own_config
 from raptr.train.setup.predictions import predictions_of
-from raptr.train.setup.special_tokens import check_room, marked, vocabulary_of
+from raptr.train.setup.special_tokens import check_room, check_same_tokens, limited_to, marked, vocabulary_of
 from raptr.train.setup.whole_words import say_words, word_options
 
 _VALIDATION_SEED = 0
@@ -70,6 +68,7 @@ class Task:
         parameters: how many the model has; ``layer_parameters`` of them in the layers.
         predictions: on how many positions of a sequence the vocabulary head runs; None for all.
         batch: sequences per step, over all processes and micro-steps.
+        rows: sequences per micro-step of one process.
         steps: the config's number of steps.
     """
 
@@ -86,6 +85,7 @@ class Task:
     layer_parameters: int
     predictions: int | None
     batch: int
+    rows: int
     steps: int
     denoised: Denoised | None = None
     denoiser_costs: tuple[LayerCosts, ...] = ()
@@ -96,12 +96,12 @@ class Task:
         return self.layers.shape
 
     def plan(self, method: Method, steps: int | None = None) -> Plan:
-        """A method bound to this model and a number of steps, by default the task's; all that can be checked, is.
+        """Bind a method to this model, the micro-batch and a number of steps, by default the task's; check all of it.
 
         Raises:
-            RaptrError: the method does not fit the number of steps or the model, at any of its stages.
+            RaptrError: the method does not fit the number of steps, the micro-batch, or the model at any of its stages.
         """
-        plan = method.plan(self.shape, self.steps if steps is None else steps)
+        plan = for_rows(method.plan(self.shape, self.steps if steps is None else steps), self.rows)
         check_plan(plan, self.layers)
         return plan
 
@@ -173,10 +173,9 @@ class Task:
         return steps * self.tokens_per_step / self.training.sources[0].length
 
     def _objective(self, seed: int) -> Objective:
-        objective = self.config.objective
+        objective, tokenizer = self.config.objective, self.tokenizer
         if not isinstance(objective, MaskedConfig):
             return causal
-        tokenizer = self.tokenizer
         return partial(
             masked,
             seed=seed,
@@ -204,8 +203,7 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
     per_step = float(batch * length)
     denoised = None
     if config.objective.name == "denoising":
-        rows, micro_steps = rows_of(arguments), arguments.gradient_accumulation_steps
-        denoised = denoise(config, facts["model_config"], rows, micro_steps)
+        denoised = denoise(config, facts["model_config"], rows_of(arguments), arguments.gradient_accumulation_steps)
         length, longest, per_step = STRETCH * length, denoised.longest, batch * denoised.turns.per_window
     try:
         training, validation = store.training(length), store.validation(longest)
@@ -222,7 +220,8 @@ def prepare_task(config: RunConfig, cache: Path) -> Task:
         training=training,
         validation=validation,
         batch=batch,
-        steps=_steps(config, len(training) * length / per_step),
+        rows=arguments.train_batch_size,
+        steps=steps_of(config, len(training) * length / per_step),
         denoised=denoised,
         **facts,
     )
@@ -272,11 +271,13 @@ def own_task(task: Task) -> Task:
 
 def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]:
     """What a task knows of its model."""
+    check_same_tokens(config, store.tokenizer)
     tokenizer, added = marked(config, store.tokenizer)
     special_tokens = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in SPECIAL_TOKENS}
     before = store.tokenizer if config.model.from_pretrained else tokenizer  # what is added is looked at below
     model_config = build_model_config(config, vocabulary(before), special_tokens)
     check_room(config, model_config, tokenizer, added)
+    tokenizer = limited_to(tokenizer, positions_of(model_config))
     measured = measure(config, model_config)
     return {
         "tokenizer": tokenizer,
@@ -293,7 +294,7 @@ def _model_facts(config: RunConfig, store: Corpus, batch: int) -> dict[str, Any]
 
 def prepare_data(config: RunConfig, cache: Path, workers: int | None = None) -> Corpus:
     """The config's tokens: read, tokenized and stored once, by so many processes or one for each core."""
-    return prepare(config.data, cache, workers)
+    return prepare(config.data, cache, workers, continued=config.model.from_pretrained is not None)
 
 
 class Planned(NamedTuple):
@@ -340,11 +341,10 @@ def plan_run(config: RunConfig) -> Planned:
             config, config.method, model_config=model_config, shape=shape, costs=given.costs, steps=steps
         )
         measured = measure(config, build_model_config(config, vocabulary_of(config)))
-    plan = config.build_method().plan(measured.layers.shape, steps)
+    plan = for_rows(config.build_method().plan(measured.layers.shape, steps), arguments.train_batch_size)
     check_plan(plan, measured.layers)
     costs = measured.costs.scaled(batch)
     sequences = sum(stage.total for stage in plan_cost(plan, costs)) / given.costs.total
-    tokens = sequences * config.data.sequence_length
     return Planned(
         method=own.method,
         name=own.told(),
@@ -353,7 +353,7 @@ def plan_run(config: RunConfig) -> Planned:
         objective=objective,
         pre_norm=given.layers.pre_norm,
         parameters=given.layer_parameters,
-        tokens=tokens,
+        tokens=sequences * config.data.sequence_length,
         layers=sum(shape.layers),
     )
 
@@ -388,15 +388,3 @@ def measure(config: RunConfig, model_config: Any) -> Measured:
     predictions = predictions_of(config, model)
     costs = count_flops(model, config.data.sequence_length, predictions=predictions)
     return Measured(layers, costs, model.num_parameters(), inside, predictions)
-
-
-def _steps(config: RunConfig, epoch: float) -> int:
-    """The steps of a run, of an epoch of so many."""
-    if "max_steps" in config.training:
-        return int(config.training["max_steps"])
-    if "num_train_epochs" in config.training:
-        steps = float(config.training["num_train_epochs"]) * epoch
-        if steps > MOST_STEPS:
-            raise RaptrError(f"training.num_train_epochs asks for more than {MOST_STEPS:,} steps; give fewer epochs.")
-        return max(1, math.ceil(steps))
-    raise RaptrError("the length of the run is missing; give training.max_steps or training.num_train_epochs.")

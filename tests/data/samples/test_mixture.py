@@ -67,6 +67,7 @@ def test_a_sample_depends_on_the_seed_and_its_number_only():
     assert places(mixture, 3000, seed=6) != forward  # control
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [WEIGHTS, None, {"a": 0.0, "b": 0.999, "c": 0.001}])
 def test_each_source_runs_through_epochs_of_its_own(weights):
     mixture = mix(SOURCES, weights)

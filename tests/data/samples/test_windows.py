@@ -96,6 +96,7 @@ def test_a_micro_batch_is_of_one_denoiser_or_of_each_rows_own():
     assert any(len(kinds) > 1 for kinds in own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [512, 256])
 @pytest.mark.parametrize("layout", [pair, packed])
 def test_less_than_two_percent_of_a_million_tokens_is_padding(layout, length):

@@ -190,6 +190,7 @@ def test_the_description_says_what_was_skipped(corpus, tmp_path):
         opened(tmp_path / "only.jsonl")
 
 
+@pytest.mark.slow
 def test_a_folder_of_everything_that_goes_wrong_keeps_the_rest(tmp_path, capsys):
     shards = tmp_path / "shards"
     shards.mkdir()

@@ -135,6 +135,7 @@ def test_a_part_whose_tokens_are_missing_does_not_count(tmp_path):
     assert (tmp_path / "parts.jsonl").read_bytes() == b"".join(written.splitlines(keepends=True)[:2])
 
 
+@pytest.mark.slow
 def test_parts_of_another_text_are_not_taken(many, tmp_path, small):
     whole = prepare(DataConfig(source=str(many), tokenizer=300), tmp_path / "whole", 1).stores["data"]
     partial = tmp_path / "cache" / f".partial-{whole.path.name}"
@@ -239,6 +240,7 @@ def test_the_throughput_is_said_once(many, tmp_path, small):
     assert json.loads(json.dumps(first.description)) == first.description
 
 
+@pytest.mark.slow
 def test_another_process_at_the_same_store_is_not_waited_for(many, tmp_path):
     import fcntl
 

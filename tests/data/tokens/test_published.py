@@ -14,6 +14,7 @@ TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "so", "low", "##er", "##
 published = needs(PUBLISHED)
 
 
+@pytest.mark.slow
 @published
 @pytest.mark.parametrize(
     ("name", "size", "text", "ids"),

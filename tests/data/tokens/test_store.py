@@ -73,6 +73,7 @@ def test_a_prepared_store_is_used_again(corpus, cache, monkeypatch):
     assert (again.train == first.train).all()
 
 
+@pytest.mark.slow
 def test_other_text_tokenizer_or_format_is_another_store(corpus, cache, tmp_path, monkeypatch):
     options = {"source": corpus, "tokenizer": 400, "cache": cache}
     paths = [prepare(**options).path]
@@ -157,6 +158,7 @@ def test_chunks_do_not_change_the_tokens(corpus, cache, tmp_path, monkeypatch):
     assert (whole.validation == cut.validation).all()
 
 
+@pytest.mark.slow
 def test_a_large_vocabulary_needs_32_bits(corpus, cache, tmp_path):
     for size, dtype in ((2**16 - 1, np.uint16), (2**16, np.uint32)):  # and one more for [SEP]
         words = write_word_level(tmp_path / f"{size}.json", size)

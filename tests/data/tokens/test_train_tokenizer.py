@@ -122,6 +122,7 @@ def test_only_the_sample_is_read():
     assert len(read) == 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram"])
 def test_a_config_names_the_kind(kind, tmp_path, write_jsonl):
     source = write_jsonl(tmp_path / "text.jsonl", [{"text": text} for text in sentences(600)])

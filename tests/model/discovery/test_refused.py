@@ -209,6 +209,7 @@ ASKED = ("output_hidden_states", "output_attentions")
 CAPTURED = [pytest.param(family, asked, id=f"{family.name}-{asked[7:]}") for family in HUGGING_FACE for asked in ASKED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "asked"), CAPTURED)
 def test_what_is_indexed_by_depth_is_refused_on_a_path(family: Family, asked: str) -> None:
     """Callers index hidden states by depth: a shortened list would be silently wrong."""

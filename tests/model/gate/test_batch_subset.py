@@ -14,6 +14,7 @@ from raptr.model.gate import partial_layer as part_room
 from raptr.model.gate.gate import gate_of
 from raptr.plan import Subnetwork
 from raptr.plan.layer_part import LayerPart, SequenceKey
+from raptr.plan.methods import SequenceLayerDropout
 from reference.families import (
     ALL,
     ATTENTION,
@@ -23,7 +24,7 @@ from reference.families import (
     LLAMA,
     T5_ENCODER,
     Family,
-    hugging_face,
+    some_families,
 )
 from reference.handwritten import Net, loss_of, some_tokens
 from reference.parts import masked, one_by_one, probe, probed
@@ -94,6 +95,44 @@ def test_with_factors_and_skipped_layers(family: Family, attached: tuple[nn.Modu
     error, lines = compare(family, model, some, family.batch())
     assert error < 1e-6
     assert lines == []
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(
+    "family", [LLAMA, BY_NAME["gpt2"], BY_NAME["attention-recorded"]], ids=lambda family: family.name
+)
+def test_updates_are_divided_by_the_probability_to_run(
+    family: Family, attached: tuple[nn.Module, Any], size: int
+) -> None:
+    """Of two or three sequences, which is more than the share; the share as divisor is noticed."""
+    model, net = attached
+    batch = {k: v[:size] if isinstance(v, Tensor) else v for k, v in family.batch().items()}
+    some = masked(family.full, keep=0.3, inverse=True)
+    net.activate(Script([some]), 0)
+    error, lines = compare(family, model, some, batch)
+    assert error < 1e-6
+    assert lines == []
+    net.activate(Script([masked(family.full, scale=lambda layer: 1 / 0.3 if layer else 1.0, keep=0.3)]), 0)
+    error, lines = compare(family, model, some, batch)
+    assert error > 1e-3
+    assert lines
+
+
+@pytest.mark.parametrize("settings", [{}, {"scaling": "none"}, {"redraw": "step"}])
+def test_one_sequence_is_rejected_at_the_first_step(settings: dict[str, Any]) -> None:
+    """A last batch of one sequence, later, runs whole and unscaled, which its probability of 1 says."""
+    model = LLAMA.build()
+    net = raptr.attach(model)
+    plan = SequenceLayerDropout(rate=0.9, **settings).plan(net.shape, 9)
+    one = {k: v[:1] if isinstance(v, Tensor) else v for k, v in LLAMA.batch().items()}
+    net.activate(plan, 0)
+    with pytest.raises(RaptrError, match=r"nothing would be skipped\. Use micro-batches of at least 2 sequences"):
+        model(**one)
+    model(**LLAMA.batch())
+    plain = LLAMA.build()
+    assert torch.equal(probed(LLAMA, model, one), probed(LLAMA, plain, one))
+    net.activate(plan, 8)  # control: nothing is skipped at the last step
+    assert torch.equal(probed(LLAMA, model, LLAMA.batch()), probed(LLAMA, plain, LLAMA.batch()))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +334,8 @@ def test_a_checkpoint_around_the_layer_sees_the_same_sequences(checkpointed: boo
     assert len(runs) == (2 if checkpointed else 1)
 
 
-@hugging_face
+@pytest.mark.slow
+@some_families
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
 def test_the_models_own_checkpointing_sees_the_same_sequences(family: Family) -> None:
     model = family.build()  # its own: switched on and off again, checkpointing leaves marks in a model
@@ -379,6 +419,7 @@ def test_under_autocast(family: Family) -> None:
     assert all(p.grad is not None for layer in family.layers(model) for p in layer.parameters())
 
 
+@pytest.mark.slow
 def test_compiled_layers_run_on_any_number_of_sequences() -> None:
     """One graph for one sequence and one for more, whatever their number: torch takes sizes as open when they vary."""
     torch._dynamo.reset()

@@ -1,12 +1,26 @@
 """Layer and sequence dropping: probabilities, scales and draws against tests/reference/rates.py, and by hand."""
 
+import math
 import pickle
 import random
 from typing import Any
 
 import pytest
 
-from raptr.plan import WHOLE, LayerPart, LayerParts, ModelShape, Plan, SequenceKey, Subnetwork
+from raptr import RaptrError
+from raptr.plan import (
+    WHOLE,
+    LayerCosts,
+    LayerPart,
+    LayerParts,
+    ModelShape,
+    Plan,
+    SequenceKey,
+    Subnetwork,
+    for_rows,
+    plan_cost,
+)
+from raptr.plan.layer_part import run_probability
 from raptr.plan.methods import LayerDrop, ProgressiveLayerDropping, SequenceLayerDropout, StochasticDepth
 from reference import rates as reference
 from reference.methods import two_stacks
@@ -60,10 +74,11 @@ def test_paths_and_scales_are_those_of_the_reference(method: Any, keep: Keep, di
                 assert (part.heads, part.neurons, part.sequences) == (None, None, None)
 
 
-def test_parts_made_together_are_those_made_one_by_one() -> None:
+@pytest.mark.parametrize("inverse", [False, True])
+def test_parts_made_together_are_those_made_one_by_one(inverse: bool) -> None:
     key = SequenceKey(seed=1, step=2)
-    together = LayerParts((1.5, 2.0), (1.0, 0.5), key)
-    alone = (LayerPart(scale=1.5), LayerPart(scale=2.0, share=0.5, sequences=key))
+    together = LayerParts((1.5, 2.0), (1.0, 0.5), key, inverse=inverse)
+    alone = (LayerPart(scale=1.5), LayerPart(scale=2.0, share=0.5, sequences=key, inverse=inverse))
     assert [together == alone, alone == together, together == alone[:1], together == 1] == [True, True, False, False]
     assert (len(together), list(together), together[-1], together[1:]) == (2, list(alone), alone[-1], alone[1:])
     assert (hash(together), repr(together)) == (hash(alone), repr(alone))
@@ -145,7 +160,10 @@ def test_masks_are_those_of_the_reference(redraw: Any, scaling: Any) -> None:
                     continue
                 assert part.sequences is not None
                 assert part.share == pytest.approx(probability, rel=1e-12)
-                assert part.scale == pytest.approx(1 if scaling == "none" else 1 / probability, rel=1e-12)
+                inverse = scaling == "inverse"
+                assert part.factor() == pytest.approx(1 / probability if inverse else 1, rel=1e-12)
+                runs = reference.run_probability(probability, 7)
+                assert part.factor(7) == pytest.approx(1 / runs if inverse else 1, rel=1e-12)
                 for rank in (0, 3):
                     expected = reference.kept_sequences(
                         probability,
@@ -169,6 +187,96 @@ def test_every_rank_keeps_a_sequence_and_ranks_differ() -> None:
     assert sum(len(set(ranks)) > 1 for ranks in kept) > 180
     assert parts[0].rows(0, 1) == (0,)
     assert [SequenceKey(seed=1, step=0).kept(0, 1.0, 3, rank) for rank in range(2)] == [(0, 1, 2)] * 2
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("share", [1e-6, 0.02, 0.4, 0.7, 0.999, 1.0])
+def test_the_kept_sequence_raises_the_probability_to_run(share: float, batch: int) -> None:
+    """By all outcomes of the draws, and as often as sequences run; the share alone is what fails."""
+    exact = reference.run_probability(share, batch)
+    assert run_probability(share, batch) == pytest.approx(exact, rel=1e-12)
+    draws = [SequenceKey(seed=4, step=step).kept(2, share, batch) for step in range(4000)]
+    counts = [sum(row in rows for rows in draws) for row in range(batch)]
+    error = math.sqrt(max(exact * (1 - exact), 1e-12) / len(draws))
+    assert all(abs(count / len(draws) - exact) <= 6 * error for count in counts)
+    if exact - share > 12 * error:
+        assert all(abs(count / len(draws) - share) > 6 * error for count in counts)
+    # What sequences get of the layer's update is 1 on average, and with 1 / share it is not.
+    part = LayerPart(share=share, sequences=SequenceKey(seed=4, step=0), inverse=True)
+    assert sum(counts) / (batch * len(draws)) * part.factor(batch) == pytest.approx(1, abs=6 * error / exact)
+    if exact - share > 12 * error:
+        assert sum(counts) / (batch * len(draws)) * part.factor() > 1 + 6 * error / exact
+
+
+SOME_ROWS: list[tuple[dict[str, Any], int, int]] = [  # settings, rows of a micro-batch, steps
+    ({}, 2, 1),
+    ({}, 2, 2),
+    ({}, 2, STEPS),
+    ({}, 3, STEPS),
+    ({"rate": 0.95}, 4, STEPS),
+    ({"rate": 0.999999}, 2, 4097),
+    ({"rate": 0.9}, 2, 5001),
+    ({"rate": 0.9}, 3, 6000),
+    ({"rate": 0.9}, 8, 20),
+    ({"fixed": (0, -1), "rate": 0.8}, 2, STEPS),
+    ({"scaling": "none"}, 2, STEPS),
+    ({"redraw": "step"}, 3, STEPS),
+    ({"rate": 0.0}, 1, STEPS),
+]
+
+
+@pytest.mark.parametrize(("settings", "rows", "steps"), SOME_ROWS)
+def test_small_micro_batches_cost_what_their_sequences_run(settings: dict[str, Any], rows: int, steps: int) -> None:
+    method = SequenceLayerDropout(**settings)
+    nominal, keep = method.plan(TWO, steps), reference.by_sequence(method.rate)
+    plan = for_rows(nominal, rows)
+    (stage,) = plan.stages
+    for i, layers in enumerate(TWO.layers):
+        always = {layer % layers for layer in method.fixed}
+        expected = [
+            1.0
+            if layer in always
+            else sum(reference.run_probability(keep(layer + 1, layers, step, steps), rows) for step in range(steps))
+            / steps
+            for layer in range(layers)
+        ]
+        assert list(plan.keep(stage)[i]) == pytest.approx(expected, rel=1e-7)
+        assert stage.sizes[i] == pytest.approx(sum(expected), abs=1e-5)
+    assert [plan.subnetwork(step) for step in range(min(steps, 9))] == [
+        nominal.subnetwork(s) for s in range(min(steps, 9))
+    ]
+    if method.rate:
+        assert sum(stage.sizes) > sum(nominal.stages[0].sizes) + 1e-3  # control: the share alone
+
+
+@pytest.mark.parametrize("rows", [2, 3, 8])
+def test_a_budget_counts_the_sequences_that_run(rows: int) -> None:
+    """Counted over a run on three ranks; the costs of a large batch are too low for two and three sequences."""
+    steps, shape = 400, ModelShape.of(layers=12)
+    method, costs = SequenceLayerDropout(rate=0.95, seed=5), LayerCosts.uniform(shape)
+    plan = method.plan(shape, steps)
+    counted = sum(costs.of_layers(plan.subnetwork(step), sequences=rows, ranks=3) for step in range(steps))
+    (expected,), (nominal,) = plan_cost(for_rows(plan, rows)), plan_cost(plan)
+    error = 0.45 * math.sqrt(12 * steps / (3 * rows))
+    assert abs(counted - expected.layers) < 6 * error
+    assert (abs(counted - nominal.layers) > 6 * error) == (rows < 8)
+
+
+@pytest.mark.parametrize("settings", [{}, {"rate": 1e-9}, {"scaling": "none"}, {"fixed": (0, -1)}, {"redraw": "step"}])
+def test_one_sequence_is_rejected_with_what_to_use(settings: dict[str, Any]) -> None:
+    plan = SequenceLayerDropout(**settings).plan(TWO, STEPS)
+    with pytest.raises(
+        RaptrError, match=r"nothing would be skipped\. Use micro-batches of at least 2 .*stochastic_depth"
+    ):
+        for_rows(plan, 1)
+    everything_fixed = SequenceLayerDropout(fixed=tuple(range(9))).plan(ModelShape.of(layers=9), STEPS)
+    assert for_rows(everything_fixed, 1).keep(everything_fixed.stages[0]) == ((1.0,) * 9,)
+
+
+@pytest.mark.parametrize("method", [method for method, *_ in FAMILY])
+def test_dropping_for_the_whole_batch_does_not_depend_on_its_size(method: Any) -> None:
+    plan = method.plan(TWO, STEPS)
+    assert for_rows(plan, 1) is plan
 
 
 @pytest.mark.parametrize("field", ["seed", "step", "micro", "stack", "layer"])

@@ -25,6 +25,7 @@ OVERRIDDEN = {
     "_save": ("output_dir", "state_dict"),
     "_get_grad_norm": ("model", "grad_norm"),
     "save_model": ("output_dir", "_internal_call"),
+    "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),
     "training_step": ("model", "inputs", "num_items_in_batch"),
     "prediction_step": ("model", "inputs", "prediction_loss_only", "ignore_keys"),
     "floating_point_ops": ("inputs",),

@@ -121,6 +121,7 @@ def test_a_trial_leaves_nothing_behind() -> None:
         raise RuntimeError("another error")
 
 
+@pytest.mark.slow
 def test_the_dearest_denoiser_is_tried(cache: Path) -> None:
     t5 = {"architecture": "t5", "config": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 4, "num_heads": 2}}
     denoising = {"name": "denoising", "denoisers": {"R3": 0.25, "S": 0.25, "X3": 0.25, "X8": 0.25}}

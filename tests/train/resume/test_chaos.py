@@ -27,10 +27,10 @@ def chaos() -> ModuleType:
     return module
 
 
-# One run is killed five times; for what else a method or an objective keeps, two kills are enough.
+# One run is killed three times; for what else a method or an objective keeps, one kill is enough.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "kills"), [("raptr-causal-2", 5), ("gradual_stacking-denoising-0", 2), ("pld-masked-2", 2)]
+    ("name", "kills"), [("raptr-causal-2", 3), ("gradual_stacking-denoising-0", 1), ("pld-masked-2", 1)]
 )
 def test_kills_change_nothing(
     name: str,
@@ -46,7 +46,7 @@ def test_kills_change_nothing(
     assert chaos.main() == 0, capsys.readouterr().out
     told = json.loads((tmp_path / "x.json").read_text())
     assert told["differences"] == {name: []}
-    assert told["kills"][name] > kills // 2, "some may come too late"
+    assert told["kills"][name] >= (kills + 1) // 2, "some may come too late"
 
 
 def test_every_run_of_the_long_form_is_valid(chaos: ModuleType) -> None:

@@ -15,7 +15,9 @@ from helpers.stopping import interrupted, same_end
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.rundir.json_record import as_record
+from raptr.rundir.run_record import RunInfo
 from raptr.train.engine import train
+from raptr.train.resume.config_diff import check_allowed, rate_change
 from raptr.train.task import prepare_task
 
 pytestmark = pytest.mark.slow
@@ -48,9 +50,9 @@ def go_on(config: RunConfig, folder: Path, cache: Path, *allowed: str) -> Any:
         ({"seed": 3}, ["seed: 0 -> 3"]),
         ({"methods__raptr__schedule": "2-2-4"}, ["methods.raptr.schedule: 2-3-4 -> 2-2-4"]),
         ({"method": "full"}, ["method: raptr -> full"]),
-        ({"data__tokenizer": 300}, ["data.tokenizer: 320 -> 300"]),
+        ({"data__tokenizer": 300}, ["data.tokenizer: 320 -> 300", "; data: ", "; flops: "]),
         ({"data__max_bytes": 150_000}, ["data.max_bytes: 200000 -> 150000"]),
-        ({"model__config__intermediate_size": 48}, ["model.config.intermediate_size: 32 -> 48"]),
+        ({"model__config__intermediate_size": 48}, ["model.config.intermediate_size: 32 -> 48", "; flops: "]),
         (
             {"training__per_device_train_batch_size": 2, "training__gradient_accumulation_steps": 2},
             ["training.gradient_accumulation_steps: not given -> 2", "training.per_device_train_batch_size: 4 -> 2"],
@@ -134,6 +136,143 @@ def test_a_finished_run_without_a_checkpoint_cannot_go_on(tmp_path: Path, cache:
     with pytest.raises(RaptrError, match=r"finished, after 9 steps, and kept no checkpoint.* to 12;"):
         go_on(tiny(**{LENGTHS: [3, 3, 6], "training__max_steps": 12}), tmp_path / "run", cache)
     assert math.isfinite(json.loads((tmp_path / "run" / "result.json").read_text())["eval_loss"])
+
+
+def test_more_steps_of_a_decayed_rate_are_rejected_with_both_rates(tmp_path: Path, cache: Path) -> None:
+    """Linear: 0 at the end of 9 steps, and 5 / 12 of the peak after 9 of 14."""
+    short = {**CONFIG, "checkpoints__keep_last": True, LENGTHS: [3, 3, 3]}
+    more = tiny(**{**short, "training__max_steps": 14, LENGTHS: [3, 3, 8]})
+    run(tiny(**short), tmp_path / "run", cache)
+    before = contents(tmp_path / "run")
+    message = r"\(learning_rate_schedule: 0 after step 9 of 9 -> 0.004167 after step 9 of 14\).*"
+    with pytest.raises(RaptrError, match=f"{message}--allow-changes learning_rate_schedule\\.$"):
+        go_on(more, tmp_path / "run", cache)
+    with pytest.raises(RaptrError, match=message):  # of the number of steps more is said than that it may differ
+        go_on(more, tmp_path / "run", cache, "training", "steps", "methods")
+    assert contents(tmp_path / "run") == before
+    assert go_on(more, tmp_path / "run", cache, "learning_rate_schedule")["steps"] == 14
+    assert metrics(tmp_path / "run", "train")[9]["learning_rate"] == pytest.approx(0.01 * 5 / 12)
+    changes = {
+        change["key"]: change["new"] for change in json.loads((tmp_path / "run" / "run.json").read_text())["changes"]
+    }
+    assert changes["learning_rate_schedule"] == "0.004167 after step 9 of 14"
+
+
+def test_all_that_differs_stands_in_one_message(tmp_path: Path, cache: Path) -> None:
+    """Config, facts and a missing checkpoint; and of a stopped run config, facts, engine and rate."""
+    run(tiny(), tmp_path / "run", cache)
+    with pytest.raises(RaptrError) as refused:
+        go_on(tiny(training__max_steps=12, training__learning_rate=0.02), tmp_path / "run", cache)
+    for said in (
+        "is finished, after 9 steps, and kept no checkpoint, so it cannot go on to 12",
+        "training.learning_rate: 0.01 -> 0.02",
+        "training.max_steps: 9 -> 12",
+        "steps: 9 -> 12",
+        "give another --output",
+    ):
+        assert said in str(refused.value)
+    assert "--allow-changes" not in str(refused.value)
+
+
+def test_a_stopped_runs_differences_stand_in_one_message(folder: Path, cache: Path) -> None:
+    info = json.loads((folder / "run.json").read_text())
+    info["environment"] |= {"processes": 2, "engine": "ddp", "torch": "1.0"}
+    (folder / "run.json").write_text(json.dumps(info))
+    said = ["seed", "training.max_steps", "engine", "processes", "steps", "torch", "learning_rate_schedule"]
+    with pytest.raises(RaptrError) as refused:
+        go_on(tiny(**CONFIG, seed=1, training__max_steps=18), folder, cache)
+    assert sorted(re.findall(r"--allow-changes ([\w.]*\w)", str(refused.value))) == sorted(said)
+    assert "0.007143 after step 4 of 9 -> 0.00875 after step 4 of 18" in str(refused.value)
+
+
+RATES: list[tuple[dict[str, Any], int, int, int, str | None]] = [  # training, steps before, now, done; what is said
+    ({}, 9, 14, 9, "0 after step 9 of 9 -> 0.004167 after step 9 of 14"),
+    ({}, 9, 10, 9, "0 after step 9 of 9 -> 0.00125 after step 9 of 10"),
+    ({}, 9, 18, 4, "0.007143 after step 4 of 9 -> 0.00875 after step 4 of 18"),
+    ({}, 9, 9, 9, None),
+    ({}, 9, 14, 1, None),  # still warming up, for as many steps
+    ({"warmup_steps": 0.5}, 8, 16, 2, "0.005 after step 2 of 8 -> 0.0025 after step 2 of 16"),
+    ({"lr_scheduler_type": "cosine"}, 8, 14, 8, "0 after step 8 of 8 -> 0.005 after step 8 of 14"),
+    (
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
+        8, 14, 8, "0.001 after step 8 of 8 -> 0.0055 after step 8 of 14",
+    ),
+    (
+        {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_end": 0.001}},
+        10, 18, 10, "0.001 after step 10 of 10 -> 0.0055 after step 10 of 18",
+    ),
+    (
+        {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 3}},
+        9, 14, 9, "0 after step 9 of 9 -> 0.01 after step 9 of 14",
+    ),
+    (
+        {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 3}},
+        9, 14, 6, None,  # from before the decay
+    ),
+    ({"lr_scheduler_type": "constant"}, 9, 14, 9, None),
+    ({"lr_scheduler_type": "constant_with_warmup"}, 9, 14, 9, None),
+    ({"lr_scheduler_type": "inverse_sqrt"}, 9, 14, 9, None),
+    ({"lr_scheduler_type": "cosine_with_restarts"}, 8, 14, 8, "0 after step 8 of 8 -> 0.005 after step 8 of 14"),
+    ({"learning_rate": 0.0}, 9, 14, 9, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("training", "before", "now", "done", "said"), RATES)
+def test_a_rate_that_more_steps_change_is_named(
+    training: dict[str, Any], before: int, now: int, done: int, said: str | None, stopped: Path, tmp_path: Path
+) -> None:
+    recorded = json.loads((stopped / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(recorded | {"steps": before}))
+    config = tiny(**{f"training__{key}": value for key, value in training.items()}, training__max_steps=now)
+    info = RunInfo.of(recorded | {"steps": now})
+    found = rate_change(tmp_path, config, info, done)
+    assert [str(change) for change in found] == ([f"learning_rate_schedule: {said}"] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("training.max_step", "training.max_steps"),
+        ("training.learningrate", "training.learning_rate"),
+        ("learning_rate_schedules", "learning_rate_schedule"),
+        ("trainig", "training"),
+        ("dat", "data"),
+        ("method.raptr", "methods.raptr"),
+        ("Seed", "seed"),
+        ("torches", "torch"),
+        ("training.max_steps=12", "training.max_steps"),
+        ("training.max_steps,seed", "training.max_steps"),
+        ("model.config.hidden-size", "model.config.hidden_size"),
+        ("all", "give a key or section such as training.max_steps, or one of data, engine, flops"),
+        ("", "give a key or section"),
+        ("*", "give a key or section"),
+    ],
+)
+def test_an_unknown_name_of_a_change_is_an_error(name: str, near: str, folder: Path, cache: Path) -> None:
+    with pytest.raises(RaptrError, match=re.escape(near)) as refused:
+        go_on(tiny(**CONFIG), folder, cache, "training.learning_rate", name)
+    assert str(refused.value).startswith(f"--allow-changes {name!r} is not a key of the config or a fact of a run; ")
+
+
+def test_known_names_of_changes_are_keys_sections_and_facts(folder: Path) -> None:
+    """Keys of either config: the recorded one has another method's settings."""
+    facts = [
+        "data",
+        "steps",
+        "flops",
+        "processes",
+        "engine",
+        "learning_rate_schedule",
+        "raptr",
+        "torch",
+        "transformers",
+    ]
+    keys = ["seed", "training", "training.max_steps", "training.weight_decay", "training.probe_memory", "model.config"]
+    keys += ["model.config.hidden_size", "methods.raptr", "methods.raptr.schedule", "checkpoints.every"]
+    config = tiny(method="full", methods={})
+    check_allowed(folder, config, [*facts, *keys])
+    with pytest.raises(RaptrError, match=r"methods\.raptr"):  # control: of no config
+        check_allowed(folder.parent / "new", config, ["methods.raptr"])
 
 
 def test_a_config_that_cannot_be_read_is_named(folder: Path, cache: Path) -> None:

@@ -74,6 +74,7 @@ def test_a_depth_that_is_not_smaller_is_refused_in_a_run_too(tmp_path: Path, cac
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_stacks_of_other_depths_are_written_one_by_one() -> None:
     planned = plan_run(smaller("75%", model=T5, objective={"name": "denoising"}, data__sequence_length=512))
     assert planned.plan.shape.layers == (3, 2)

@@ -19,7 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,14 @@ _SERVE = "import sys; sys.path[:] = {path!r}; from raptr.data.tokens.encode_pool
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts that are encoded together: ``ends`` says after which of them a document ends."""
+    """Texts that are encoded together: ``ends`` says after which of them a document ends.
+
+    ``inside`` says whether the first of them goes on with a document.
+    """
 
     texts: list[str]
     ends: list[bool]
+    inside: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,27 @@ class Failed:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How texts become tokens: the encoder, the token that ends a document, and how a token is stored."""
+    """How texts become tokens: the encoder, the token that ends a document, how a token is stored.
+
+    ``begin`` is the token before each document, if there is one.
+    """
 
     encode: Encode
     end: int
     dtype: str
+    begin: int | None = None
 
     def __call__(self, given: Texts) -> npt.NDArray[Any]:
         """The tokens of all texts, one after the other."""
         rows = self.encode(given.texts)
-        found = np.empty(sum(map(len, rows)) + sum(given.ends), dtype=self.dtype)
+        first = (not given.inside, *given.ends)[: len(rows)]
+        begins = [self.begin is not None and begins_here for begins_here in first]
+        found = np.empty(sum(map(len, rows)) + sum(given.ends) + sum(begins), dtype=self.dtype)
         place = 0
-        for row, ends in zip(rows, given.ends, strict=True):
+        for row, begins_here, ends in zip(rows, begins, given.ends, strict=True):
+            if begins_here:
+                found[place] = self.begin
+                place += 1
             found[place : place + len(row)] = row
             place += len(row)
             if ends:

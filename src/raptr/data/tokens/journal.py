@@ -47,7 +47,7 @@ def chunks(documents: Iterable[tuple[Split, str]]) -> Iterator[Chunk]:
             sizes[split] += len(text) + 1
             if sizes[split] >= CHUNK:
                 yield waiting[split]
-                waiting[split], sizes[split] = Chunk([], [], split), 0
+                waiting[split], sizes[split] = Chunk([], [], split, inside=not ends), 0
     yield from (chunk for chunk in waiting.values() if chunk.texts)
 
 

@@ -100,7 +100,8 @@ def store_tokens(source: Source, tokenizer: TokenizerSpec, cache: Path, workers:
     Raises:
         RaptrError: the tokenizer cannot be made, or the stored folder is damaged.
     """
-    named_by = (str(FORMAT), source.content_hash, tokenizer.identity)
+    begin = () if tokenizer.begin is None else (f"bos {tokenizer.begin}",)
+    named_by = (str(FORMAT), source.content_hash, tokenizer.identity, *begin)
     key = hashlib.blake2b("\0".join(named_by).encode("utf8"), digest_size=12).hexdigest()
     folder = at_home(cache) / key
     made: list[Made] = []
@@ -111,7 +112,8 @@ def store_tokens(source: Source, tokenizer: TokenizerSpec, cache: Path, workers:
 
 def _write(folder: Path, source: Source, made_by: TokenizerSpec, key: str, workers: int | None) -> Made:
     tokenizer = _tokenizer(folder, made_by)
-    recipe = Recipe(encoder(tokenizer), separator(tokenizer), np.dtype(_dtype(vocabulary(tokenizer))).str)
+    stored_as = np.dtype(_dtype(vocabulary(tokenizer))).str
+    recipe = Recipe(encoder(tokenizer), separator(tokenizer), stored_as, made_by.begin)
     with opened(folder, np.dtype(recipe.dtype).itemsize) as parts:
         try:
             made = _tokenize(source, recipe, parts, workers)
@@ -204,6 +206,7 @@ def _description(
         "tokenizer": made_by.name,
         "vocabulary": vocabulary(tokenizer),
         "separator": separator(tokenizer),
+        **({} if made_by.begin is None else {"bos": made_by.begin}),
         "probe": fingerprint(tokenizer),
         "versions": _versions(),
         "key": key,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -40,11 +40,13 @@ class TokenizerSpec:
         name: as it is described.
         identity: all that decides which tokens a text becomes, as one string.
         make: loads or trains it.
+        begin: the token before each document, if there is one.
     """
 
     name: str
     identity: str
     make: "Callable[[], PreTrainedTokenizerBase]"
+    begin: int | None = None
 
 
 _ROLES = {
@@ -205,6 +207,30 @@ def separator(tokenizer: "PreTrainedTokenizerBase", name: str = "this tokenizer"
         f"tokenizer {name!r} has neither an end-of-sequence token nor a separator, so documents cannot be told "
         f"apart; set its eos_token. Its special tokens: {', '.join(tokenizer.all_special_tokens) or 'none'}."
     )
+
+
+def begin_of(tokenizer: "PreTrainedTokenizerBase", bos: bool | Literal["auto"], *, continued: bool) -> int | None:
+    """Return the token that is put before each document; None for none.
+
+    Args:
+        tokenizer: the tokenizer of the text.
+        bos: whether there is to be one; ``auto``: where weights are continued and the tokenizer's own encoding of a
+            text begins with it, as Gemma's and Llama 3's, whose documents began with it in pretraining, too.
+        continued: whether weights are continued.
+
+    Raises:
+        RaptrError: there is to be one, and the tokenizer has none beside the token that separates documents.
+    """
+    begin = tokenizer.bos_token_id
+    if begin is None or begin == separator(tokenizer):  # the separator stands between documents already
+        if bos is True:
+            raise RaptrError(
+                "data.bos is true, but the tokenizer has no bos token beside the one that separates documents; leave "
+                "data.bos out, or give a tokenizer with one."
+            )
+        return None
+    own = tokenizer("a text").input_ids[:1] == [begin]
+    return int(begin) if bos is True or (bos == "auto" and continued and own) else None
 
 
 def vocabulary(tokenizer: "PreTrainedTokenizerBase") -> int:

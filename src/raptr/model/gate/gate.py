@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from raptr.messages import warn
 from raptr.model.class_swap import swap_class
 from raptr.model.gate.outputs import Returns, Signature
 from raptr.model.gate.partial_layer import run_in_part
@@ -25,6 +26,27 @@ GATE = "_raptr_gate"
 """Name of the attribute that holds a block's gate."""
 
 
+class Runs:
+    """What an attached model remembers of its runs, for all of its stacks.
+
+    Attributes:
+        now: a number that rises with each optimizer step and each new step of a plan. What runs is stamped with it, so
+            that every optimizer can tell what ran since its own last step.
+        warned: whether training in evaluation mode was warned of.
+    """
+
+    __slots__ = ("now", "warned")
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.warned = False
+
+    def advance(self) -> int:
+        """Begin a new interval, and return its number."""
+        self.now += 1
+        return self.now
+
+
 class Selection:
     """What runs of a stack. Its gates share it, so that a step sets it for all of them at once.
 
@@ -33,16 +55,16 @@ class Selection:
         parts: what each of them runs of itself; nothing where all are whole.
         forced: whether this also holds in evaluation.
         whole: whether every layer runs, and all of itself.
-        ran: the layers that ran with gradients since the last optimizer step.
-        evaluated: those of them that ran whole because they are in evaluation mode, though less was selected.
+        ran: the layers that ran with gradients, each with the `Runs.now` of its last run.
+        runs: of the attached model.
     """
 
-    __slots__ = ("_all", "_kept", "_places", "evaluated", "forced", "layers", "parts", "ran", "whole")
+    __slots__ = ("_all", "_kept", "_places", "forced", "layers", "parts", "ran", "runs", "whole")
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, runs: Runs) -> None:
         self._all = range(layers)
-        self.ran: set[int] = set()
-        self.evaluated: set[int] = set()
+        self.ran: dict[int, int] = {}
+        self.runs = runs
         self.keep(tuple(self._all))
 
     def keep(self, layers: Sequence[int], parts: Sequence[LayerPart] = (), *, forced: bool = False) -> None:
@@ -81,10 +103,9 @@ class Gate:
     layer: int
     required: bool = False
 
-    @property
-    def ran(self) -> bool:
-        """Whether the layer ran with gradients since the last optimizer step."""
-        return self.layer in self.selection.ran
+    def ran_since(self, stamp: int) -> bool:
+        """Return whether the layer ran with gradients since `Runs.now` was ``stamp``."""
+        return self.selection.ran.get(self.layer, -1) >= stamp
 
 
 def gate_of(block: nn.Module) -> Gate | None:
@@ -92,15 +113,18 @@ def gate_of(block: nn.Module) -> Gate | None:
     return block.__dict__.get(GATE)
 
 
-def put_gates(blocks: Sequence[nn.Module], returns: Returns, required: Collection[int]) -> Selection:
+def put_gates(
+    blocks: Sequence[nn.Module], returns: Returns, required: Collection[int], runs: Runs | None = None
+) -> Selection:
     """Swap the class of every block of a stack for its gated subclass.
 
     Args:
         blocks: of the stack.
         returns: what they return.
         required: the numbers of those that make what others need.
+        runs: of the attached model; not needed where nothing is trained.
     """
-    selection = Selection(len(blocks))
+    selection = Selection(len(blocks), runs or Runs())
     for layer, block in enumerate(blocks):
         gate = Gate(Signature.of(block), returns, selection, layer, layer in required)
         swap_class(block, _gated, GATE, gate)
@@ -119,16 +143,17 @@ def _gated(original: Any) -> dict[str, Any]:
             refuse_recording(returns.stack)
         part = selection.part(layer) if applies else WHOLE
         if part is not None:
-            if torch.is_grad_enabled():
-                selection.ran.add(layer)
-                if not applies and not selection.whole:
-                    selection.evaluated.add(layer)
+            graded = torch.is_grad_enabled()
+            if graded:
+                selection.ran[layer] = selection.runs.now
             if part.scale != 1 or part.sequences is not None:
                 signature, required = gate.signature, gate.required
                 return run_in_part(run, part, returns, signature, args, kwargs, layer=layer, required=required)
             output = run(*args, **kwargs)
             if applies and not gate.required:
                 returns.learn(output, gate.signature, args, kwargs)
+            elif graded and not applies and not selection.whole and not selection.runs.warned:
+                _warn_of_backward(output, selection.runs)
             return output
         if layer == 0:
             refuse_cache(returns.stack, (*args, *kwargs.values()))
@@ -141,3 +166,21 @@ def _gated(original: Any) -> dict[str, Any]:
         return returns.supply(hidden, args, kwargs)
 
     return {"__call__": __call__}
+
+
+def _warn_of_backward(output: Any, runs: Runs) -> None:
+    """Warn, once, when there is a backward through a layer that ran whole in evaluation mode, though less is active."""
+
+    def seen(_: torch.Tensor) -> None:
+        if not runs.warned:
+            runs.warned = True
+            warn(
+                "a subnetwork is active, but this backward is of a model in evaluation mode, where all layers run, so "
+                "that nothing was skipped and nothing saved: call model.train() before training. from_pretrained "
+                "returns a model in evaluation mode, and a validation may have left it there.",
+                inside=("raptr.", "torch."),
+            )
+
+    hidden = output[0] if isinstance(output, tuple) and output else output
+    if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
+        hidden.register_hook(seen)  # type: ignore[no-untyped-call]

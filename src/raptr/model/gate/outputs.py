@@ -149,12 +149,14 @@ class Returns:
             are known, and required.
         pattern: of the last block that ran and made nothing; None until learned.
         made: what an executed block returned that a skipped one could not, where nothing was verified.
+        several: whether a batch of which layers ran some sequences had more than one sequence.
     """
 
     stack: str
     verified: bool = False
     pattern: Pattern | None = None
     made: str | None = None
+    several: bool = False
 
     def learn(self, output: Any, signature: Signature, args: Arguments, kwargs: Keywords) -> None:
         """Take an executed block's return value as the pattern."""

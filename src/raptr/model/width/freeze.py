@@ -18,8 +18,8 @@ from raptr.errors import RaptrError
 from raptr.model.width.locate import Units
 from raptr.model.width.part_run import Widths
 
-Trained = Callable[[], set[int] | None]
-"""Says which heads or neurons were trained; None for all."""
+Trained = Callable[[int], set[int] | None]
+"""Says which heads or neurons were trained since a stamp of `Runs.now`; None for all."""
 
 _MOMENTUM = "momentum_buffer"
 
@@ -49,10 +49,11 @@ class FrozenSlices:
         self._kept: list[_Kept] = []
         self._unmade: list[tuple[Place, torch.Tensor]] = []
 
-    def save(self, *, closure: bool = False) -> None:
+    def save(self, since: int, *, closure: bool = False) -> None:
         """Before the step: copy what was not selected.
 
         Args:
+            since: the stamp of the optimizer's last step.
             closure: whether the step itself makes the gradients; without, parameters that have none are left alone.
 
         Raises:
@@ -62,7 +63,7 @@ class FrozenSlices:
         if not self._widths.narrowed:
             return
         for place in self._places:
-            index = _unselected(place) if closure or place.parameter.grad is not None else None
+            index = _unselected(place, since) if closure or place.parameter.grad is not None else None
             if index is not None:
                 _refuse_other_shards(place.parameter)
                 self._kept += [_Kept.of(tensor, place.units, index) for tensor in self._tensors(place)]
@@ -89,9 +90,9 @@ class FrozenSlices:
                 yield tensor
 
 
-def _unselected(place: Place) -> torch.Tensor | None:
+def _unselected(place: Place, since: int) -> torch.Tensor | None:
     """The heads or neurons that were not trained; None if all were."""
-    trained, count = place.trained(), place.units.count
+    trained, count = place.trained(since), place.units.count
     if trained is None or len(trained) == count:
         return None
     free = torch.ones(count, dtype=torch.bool)
@@ -155,8 +156,8 @@ def _places(widths: Widths) -> Iterator[Place]:
 def _any_of(layers: Sequence[Trained]) -> Trained:
     """What any layer of a stack trained: of a table that all of them use."""
 
-    def trained() -> set[int] | None:
-        found = [layer() for layer in layers]
+    def trained(since: int) -> set[int] | None:
+        found = [layer(since) for layer in layers]
         return None if None in found else {unit for units in found if units is not None for unit in units}
 
     return trained

@@ -38,7 +38,7 @@ class Chosen:
         neurons: those of the kept neurons.
         head_scale: factor on the output of the attention, before its bias; None for 1.
         neuron_scale: factor on that of the MLP.
-        whole: whether all of it ran with gradients, in evaluation, since this was last forgotten.
+        whole: whether all of it ran with gradients, in evaluation, since `Widths` last took note.
     """
 
     block: nn.Module
@@ -77,7 +77,7 @@ class Widths:
         self._found = found
         self._chosen: list[list[Chosen]] = [[] for _ in stacks]
         self._parts: list[list[LayerPart | None]] = [[WHOLE] * len(stack.blocks) for stack in stacks]
-        self._trained: list[list[list[LayerPart]]] = [[[] for _ in stack.blocks] for stack in stacks]
+        self._trained: list[list[list[tuple[LayerPart, int]]]] = [[[] for _ in stack.blocks] for stack in stacks]
         self._narrowed = False
 
     @property
@@ -118,29 +118,26 @@ class Widths:
         ran, before = [selection.ran for selection in selections], [list(parts) for parts in self._parts]
         forced = [bool(chosen and chosen[0].forced) for chosen in self._chosen]
         for selection in selections:
-            selection.ran = set()
+            selection.ran = {}
         try:
             yield
         finally:
             self._note(selections)
             for selection, earlier in zip(selections, ran, strict=True):
-                selection.ran |= earlier
+                selection.ran = {**earlier, **selection.ran}
             for i, parts in enumerate(before):
                 self._set(i, parts, forced[i])
 
-    def forget(self) -> None:
-        """A new optimizer step begins: nothing was trained for it yet."""
+    def forget(self, before: int) -> None:
+        """Forget what was trained before a stamp of `Runs.now`: every optimizer has stepped since."""
         if not self._narrowed:
             return
         for stack in self._trained:
             for parts in stack:
-                parts.clear()
-        for layers in self._chosen:
-            for chosen in layers:
-                chosen.whole = False
+                parts[:] = [(part, stamp) for part, stamp in parts if stamp >= before]
 
-    def trained(self, stack: int, layer: int, what: What) -> set[int] | None:
-        """The heads or neurons of a layer that were trained since `forget`, or may be now; None for all.
+    def trained(self, stack: int, layer: int, what: What, since: int) -> set[int] | None:
+        """Return the heads or neurons of a layer that were trained since a stamp, or may be now; None for all.
 
         To be asked once something was `narrowed`.
         """
@@ -148,7 +145,8 @@ class Widths:
         union: set[int] = set()
         if self._chosen[stack] and self._chosen[stack][layer].whole:
             return None
-        for part in (*self._trained[stack][layer], self._parts[stack][layer]):
+        known = [part for part, stamp in self._trained[stack][layer] if stamp >= since]
+        for part in (*known, self._parts[stack][layer]):
             if part is None:
                 continue
             kept = part.heads if what == "heads" else part.neurons
@@ -184,15 +182,18 @@ class Widths:
         for i, (stack, selection) in enumerate(zip(self._stacks, selections, strict=True)):
             layers = range(len(stack.blocks))
             self._parts[i] = [selection.part(layer) for layer in layers]
-            self._trained[i] = [[WHOLE] if layer in selection.ran else [] for layer in layers]
+            self._trained[i] = [[(WHOLE, selection.ran[layer])] if layer in selection.ran else [] for layer in layers]
 
     def _note(self, selections: Sequence[Selection]) -> None:
-        """Remember what has run with gradients as it was set until now."""
+        """Remember what has run with gradients as it was set until now, and when it ran last."""
         for i, selection in enumerate(selections):
-            for layer in selection.ran:
+            for layer, stamp in selection.ran.items():
+                chosen = self._chosen[i][layer] if self._chosen[i] else None
                 part, known = self._parts[i][layer], self._trained[i][layer]
-                if part is not None and not any(part is one for one in known):
-                    known.append(part)
+                if chosen is not None and chosen.whole:
+                    part, chosen.whole = WHOLE, False
+                if part is not None:
+                    known[:] = [*((one, at) for one, at in known if one is not part), (part, stamp)]
 
     def _set(self, stack: int, parts: list[LayerPart | None], forced: bool) -> None:
         self._parts[stack] = parts

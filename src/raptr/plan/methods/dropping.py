@@ -208,10 +208,12 @@ class ProgressiveLayerDropping:
 class SequenceLayerDropout:
     """Each sequence skips each layer by itself, deeper layers more often, and less and less during training.
 
-    At step t of T, layer l of L, from 0, is skipped with probability rate * l / (L - 1) * (1 - t / (T - 1)); the
-    residual update of the sequences that run is divided by the probability to run. A layer runs on its sequences
-    only, so that the saving is real: rate / 4 of the layers' FLOPs, over a run. On every rank at least one sequence
-    runs through each layer, so that all ranks run the same layers; they draw different sequences.
+    At step t of T, layer l of L, from 0, is skipped with probability d = rate * l / (L - 1) * (1 - t / (T - 1)). On
+    every rank at least one sequence runs through each layer, so that all ranks run the same layers; they draw different
+    sequences. Of B sequences in a rank's micro-batch, each therefore runs with probability q = 1 - d + d**B / B
+    (`raptr.plan.layer_part.run_probability`), and its residual update is divided by q. A layer runs on its sequences
+    only, so that the saving is real: with many sequences rate / 4 of the layers' FLOPs, over a run. One sequence would
+    skip nothing, and is rejected: when a run is set up, or at the first step of a model attached by hand.
 
     Args:
         rate: the probability of the last layer to be skipped at the beginning, from 0 to below 1.
@@ -221,7 +223,8 @@ class SequenceLayerDropout:
         seed: of the masks.
 
     Raises:
-        RaptrError: here if a value cannot be right for any model, at `plan` if a fixed layer is out of range.
+        RaptrError: here if a value cannot be right for any model, at `plan` if a fixed layer is out of range, at
+            `raptr.plan.for_rows` if a micro-batch has one sequence.
 
     Example:
         >>> plan = SequenceLayerDropout(rate=0.6).plan(ModelShape.of(layers=5), steps=101)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from raptr.errors import RaptrError
+from raptr.messages import warn
 from raptr.plan.boundary_lr import TransitionLR
-from raptr.plan.methods.spec_parts import warn
 from raptr.plan.protocol import Keep
 from raptr.plan.schedule import Schedule, Stage, check_steps, nearest, stage_at, stage_number_at
 from raptr.plan.shape import ModelShape, StackShape
@@ -188,5 +188,6 @@ def _say_required(paths: Sequence[Subnetwork], found: Sequence[tuple[Paths, Sour
     ]
     if added:
         warn(
-            f"layers that cannot be left out run from the beginning ({'; '.join(added)}); nothing is copied onto them."
+            f"layers that cannot be left out run from the beginning ({'; '.join(added)}); nothing is copied onto them.",
+            inside=("raptr.plan.",),
         )

@@ -8,8 +8,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from raptr.errors import RaptrError
 from raptr.plan import rng
-from raptr.plan.layer_part import LayerPart, LayerParts, SequenceKey
+from raptr.plan.layer_part import ONE_SEQUENCE, LayerPart, LayerParts, SequenceKey
 from raptr.plan.methods.spec_parts import Redraw, always_kept
 from raptr.plan.protocol import Keep
 from raptr.plan.schedule import Stage, check_steps, stage_at
@@ -55,12 +56,18 @@ class RatePlan:
     At step t, layer l is kept with probability 1 - depths[l] * rate(t), by itself, and its residual update is divided
     by 1 - scaled[l] * rate(t), where ``rule`` says depths, scaled and rate. Fixed layers are kept, and not scaled.
 
+    If each sequence drops layers by itself, one of the B sequences of a rank's micro-batch is kept anyway. A sequence
+    then runs with q = p + (1 - p)**B / B, where p = 1 - depths[l] * rate(t) (`raptr.plan.layer_part.run_probability`).
+    Updates are divided by q, and a plan that knows B expects the cost of q.
+
     Attributes:
         shape: of the model.
         stages: the only one; its size is the mean over the run.
         rule: the spec.
         fixed: the layers of each stack that are always kept.
-        sequences: whether each sequence of the batch drops the layer by itself, instead of the whole batch.
+        sequences: whether each sequence of the batch drops the layer by itself, instead of the whole batch. Such rules
+            scale by the probabilities with which they drop, or not at all.
+        rows: B; None if it is not known, or so large that q is p.
     """
 
     shape: ModelShape
@@ -68,6 +75,19 @@ class RatePlan:
     rule: Rule
     fixed: tuple[tuple[int, ...], ...]
     sequences: bool = False
+    rows: int | None = None
+
+    def for_rows(self, rows: int) -> "RatePlan":
+        """Return the plan of micro-batches of so many sequences on each rank; see `raptr.plan.for_rows`.
+
+        Raises:
+            RaptrError: layers are dropped by sequence, and there is one sequence, which runs through every layer.
+        """
+        if not self.sequences:
+            return self
+        if rows == 1 and any(p < 1 for stack in self.keep(self.stages[0]) for p in stack):
+            raise RaptrError(ONE_SEQUENCE)
+        return _sized(replace(self, rows=rows))
 
     def stage(self, step: int) -> Stage:
         """The stage of a step: there is one."""
@@ -89,13 +109,25 @@ class RatePlan:
         return ()
 
     def keep(self, stage: Stage) -> Keep:
-        """The mean probability of each layer to be kept (of a sequence to run through it) over the run."""
+        """Return the mean probability of each layer to be kept (of a sequence to run through it) over the run."""
         return self._mean
 
     @cached_property
     def _mean(self) -> Keep:
-        rate = self.rule.mean_rate(self.stages[-1].stop)
-        return tuple(tuple((1 - depths * rate).tolist()) for depths, _ in self._of_stacks)
+        rate, rows = self.rule.mean_rate(self.stages[-1].stop), self.rows
+        keep = [1 - depths * rate for depths, _ in self._of_stacks]
+        if rows is not None:  # the mean of q over the steps: p, and (depths * rate)**B / B
+            forced = self._mean_power(rows) / rows
+            keep = [p + depths**rows * forced for p, (depths, _) in zip(keep, self._of_stacks, strict=True)]
+        return tuple(tuple(p.tolist()) for p in keep)
+
+    def _mean_power(self, power: int) -> float:
+        """Return the mean of rate(t)**power over the run, of a long run by the trapezoidal rule."""
+        last = self.stages[-1].stop - 1
+        at = np.linspace(0, last, min(last, 4096) + 1).astype(np.int64)
+        values = np.array([self.rule.rate_at(step, last + 1) for step in at.tolist()]) ** power
+        inner = (values[1:] + values[:-1]) / 2 @ np.diff(at)
+        return float(inner + (values[0] + values[-1]) / 2) / (last + 1)
 
     @cached_property
     def _of_stacks(self) -> tuple[tuple[Array, Array], ...]:
@@ -123,11 +155,9 @@ class RatePlan:
         return tuple(kept.tolist()), LayerParts.unchecked(1 / divisor[kept])
 
     def _masked(self, i: int, rate: float, place: tuple[int, int]) -> tuple[tuple[int, ...], Sequence[LayerPart]]:
-        depths, scaled = self._of_stacks[i]
+        depths, _ = self._of_stacks[i]
         key = SequenceKey(self.rule.seed, *place, i)
-        keep = 1 - depths * rate
-        divisor = keep if scaled is depths else 1 - scaled * rate
-        parts = LayerParts.unchecked(1 / divisor, keep, key)
+        parts = LayerParts.unchecked(np.ones(len(depths)), 1 - depths * rate, key, inverse=self._scales)
         return tuple(range(len(depths))), parts
 
 
@@ -142,5 +172,11 @@ def bind_rates(
     check_steps(steps)
     whole = Stage(start=0, stop=steps, sizes=shape.layers)
     plan = RatePlan(shape=shape, stages=(whole,), rule=rule, fixed=always_kept(fixed, shape), sequences=sequences)
-    sizes = tuple(round(sum(stack), 6) for stack in plan.keep(whole))
-    return replace(plan, stages=(replace(whole, sizes=sizes),))
+    return _sized(plan)
+
+
+def _sized(plan: RatePlan) -> RatePlan:
+    """Return the plan with the mean number of kept layers as the size of its stage."""
+    (stage,) = plan.stages
+    sizes = tuple(round(sum(stack), 6) for stack in plan.keep(stage))
+    return replace(plan, stages=(replace(stage, sizes=sizes),))

@@ -1,10 +1,9 @@
 """Field types, default schedules and the layers that are always kept, shared by the specs of several methods."""
 
-import inspect
-import warnings
 from typing import Literal
 
 from raptr.errors import RaptrError
+from raptr.messages import warn
 from raptr.plan.shape import ModelShape, StackShape
 
 Sampler = Literal["fixed", "bernoulli"]
@@ -24,14 +23,6 @@ HALF_DEPTH = "50%-66.7%-83.3%-100%"
 
 FALLING = "-".join(reversed(HALF_DEPTH.split("-")))
 """The same backwards."""
-
-
-def warn(message: str) -> None:
-    """Warn at the line that asked for the plan, whatever lies between."""
-    level, frame = 1, inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("raptr.plan"):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
 
 
 def always_kept(fixed: tuple[int, ...], shape: ModelShape) -> tuple[tuple[int, ...], ...]:
@@ -55,7 +46,8 @@ def always_kept(fixed: tuple[int, ...], shape: ModelShape) -> tuple[tuple[int, .
     if added:
         warn(
             f"the fixed set was enlarged by layers that cannot be left out ({'; '.join(added)}); "
-            "they are kept at every step, and count in the sizes of a schedule."
+            "they are kept at every step, and count in the sizes of a schedule.",
+            inside=("raptr.plan.",),
         )
     return tuple(result)
 

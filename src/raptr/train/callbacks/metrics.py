@@ -174,6 +174,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
                 stage=self._run.stage_number(state.global_step),
                 layers=self._active.drawn[0].layers,
                 loss=logs["loss"],
+                auxiliary_loss=logs.get("auxiliary_loss"),
                 grad_norm=logs.get("grad_norm"),
                 learning_rate=logs["learning_rate"],
                 skipped_updates=self._nonfinite.skipped.total,

@@ -28,12 +28,13 @@ from raptr.train.callbacks.nonfinite import FiniteCallback
 from raptr.train.callbacks.progress_bar import ProgressCallback
 from raptr.train.callbacks.stop import StopCallback
 from raptr.train.hf.fsdp import units_of, whole_weights
-from raptr.train.hf.validation import Padded, PaddedCollator, weighted
+from raptr.train.hf.validation import Padded, PaddedCollator, mean_labels, weighted
 from raptr.train.ranks import is_main
 from raptr.train.resume.checkpoint import written
 from raptr.train.resume.config_diff import OwnHyperparameters
 from raptr.train.run import Run
 from raptr.train.setup.arguments import build_arguments
+from raptr.train.setup.objective_trial import LossRule, auxiliary_loss, token_loss
 from raptr.train.task import Task
 
 
@@ -46,6 +47,7 @@ class TaskTrainer(transformers.Trainer):  # type: ignore[misc]
         net: the attached model.
         callbacks: in the order in which they are called.
         steps: how many the Trainer takes.
+        rule: how the model's loss comes about.
         arguments: of the Trainer, beside those of the config's ``training``.
     """
 
@@ -58,10 +60,15 @@ class TaskTrainer(transformers.Trainer):  # type: ignore[misc]
         net: AttachedModel,
         callbacks: Sequence[TrainerCallback],
         steps: int,
+        rule: LossRule,
         **arguments: Any,
     ) -> None:
+        self._rule = rule
+        self._added = list[torch.Tensor]()
         self._validation_collator = task.collator(validation=True)
         self._mean_predicted: float | None = None
+        self._counted = dict[int, float]()
+        self._counts_vary = task.config.objective.name == "masked"  # with the special tokens of a sequence
         self._stretch = 1.0
         arguments |= units_of(task.config, net.blocks)
         super().__init__(
@@ -71,7 +78,7 @@ class TaskTrainer(transformers.Trainer):  # type: ignore[misc]
             eval_dataset=task.validation_data(),
             data_collator=task.collator(),
             processing_class=task.tokenizer,
-            compute_loss_func=_loss_of(task),
+            compute_loss_func=_loss_of(task, rule),
             callbacks=list(callbacks),
         )
         if self.pop_callback(TensorBoardCallback) is not None:
@@ -81,7 +88,7 @@ class TaskTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         data = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset or self.eval_dataset
-        self._mean_predicted, self._stretch = getattr(data, "mean_predicted", None), 1.0
+        self._mean_predicted, self._stretch = self._labels_of(data), 1.0
         training_collator = self.data_collator
         self.data_collator = self._validation_collator
         if self.args.world_size > 1:
@@ -91,6 +98,36 @@ class TaskTrainer(transformers.Trainer):  # type: ignore[misc]
             return super().get_eval_dataloader(data)
         finally:
             self.data_collator = training_collator
+
+    def _labels_of(self, data: Any) -> float | None:
+        """How many labels a validation sequence has, the mean over all; None where all have as many."""
+        if not self._counts_vary:
+            return getattr(data, "mean_predicted", None)
+        if id(data) not in self._counted:
+            self._counted[id(data)] = mean_labels(data, self._validation_collator)
+        return self._counted[id(data)]
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Where a model adds terms to its loss, they count once a step; validation is the cross-entropy alone.
+
+        cross-entropy over the labels of the step  +  mean over its micro-batches and ranks of the added terms
+        """
+        if not self._rule.adds:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels, outputs = inputs["labels"], model(**inputs)
+        loss = token_loss(outputs["logits"], labels, shift=self._rule.shift, items=num_items_in_batch)
+        if model.training:
+            micro_steps = self.current_gradient_accumulation_steps
+            if num_items_in_batch is None:
+                loss = loss / micro_steps
+            elif self.args.average_tokens_across_devices:
+                loss = loss * self.accelerator.num_processes  # over which gradients are averaged
+            added = auxiliary_loss(outputs["loss"], outputs["logits"], labels, self._rule)
+            self._added.append(added.detach())
+            loss = loss + added / micro_steps
+        return (loss, outputs) if return_outputs else loss
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Nothing: the Trainer's estimate is that of the full model, and walks all of its parameters at each step.
@@ -144,7 +181,7 @@ class RunTrainer(TaskTrainer):
             callbacks.stop,
             callbacks.nonfinite,
         )
-        super().__init__(run.task, run.folder, run.net, ordered, run.task.steps, **arguments)
+        super().__init__(run.task, run.folder, run.net, ordered, run.task.steps, run.rule, **arguments)
 
     def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
         own = OwnHyperparameters(self.optimizer, self.lr_scheduler) if self._run.changed else None
@@ -195,6 +232,9 @@ class RunTrainer(TaskTrainer):
             factor = lr_factor_of(self._run.plan, self.state.global_step - 1)
             logs = {**logs, "learning_rate": logs["learning_rate"] * factor}
             logs = {**logs, **as_record(self._metrics.progress.totals())}
+            if self._added:
+                added = self.accelerator.gather(torch.stack(self._added).mean())
+                logs, self._added = {**logs, "auxiliary_loss": added.mean().item()}, []
         if "total_flos" in logs:
             logs = {**logs, "total_flos": self._metrics.progress.total_flops}
         super().log(logs, start_time)
@@ -223,6 +263,7 @@ class RunTrainer(TaskTrainer):
             items = self._get_num_items_in_batch([batch], self.args.device)
             self.current_gradient_accumulation_steps = 1  # set in the Trainer's loop, and read for some models
             self.training_step(self.model_wrapped, batch, items)
+        self._added.clear()
 
     def try_if_asked(self) -> None:
         """Try the full model if the config asks for it, or says nothing and the run is on an accelerator."""
@@ -264,10 +305,16 @@ class _TensorBoard(TensorBoardCallback):  # type: ignore[misc]
         self.logging_dir = str(folder)
 
 
-def _loss_of(task: Task) -> Any:
+def _loss_of(task: Task, rule: LossRule) -> Any:
     """The mean over the labels of a step, of models that do not take it so by themselves."""
-    encoder_decoder = task.denoised is not None and task.denoised.alike
-    return _masked_loss if encoder_decoder or task.config.objective.name == "masked" else None
+    if not rule.shift:
+        return _masked_loss
+    return _shifted_loss if rule.ours else None
+
+
+def _shifted_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+    """The cross-entropy of a causal model whose own loss is not that of the next token."""
+    return token_loss(outputs["logits"], labels, shift=True, items=num_items_in_batch)
 
 
 def _masked_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:

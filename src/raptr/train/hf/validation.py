@@ -61,6 +61,20 @@ class PaddedCollator:
         return {**batch, "labels": batch["labels"].masked_fill(dropped, IGNORED)}
 
 
+def mean_labels(data: Any, collate: Callable[[Sequence[Any]], dict[str, torch.Tensor]]) -> float:
+    """Return how many labels a sample has, the mean over all: what a mean loss of a batch is weighted by.
+
+    Args:
+        data: the samples.
+        collate: of the samples of a batch.
+    """
+    counted = sum(
+        int((collate([data[i] for i in range(start, min(start + 64, len(data)))])["labels"] != IGNORED).sum())
+        for start in range(0, len(data), 64)
+    )
+    return counted / len(data)
+
+
 def weighted(loss: torch.Tensor, labels: torch.Tensor, mean_predicted: float | None, stretch: float) -> torch.Tensor:
     """The mean loss of a batch, so that the mean over all batches is that over all that is predicted.
 

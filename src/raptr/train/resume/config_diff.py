@@ -1,20 +1,24 @@
-"""Whether a run that goes on is the one that was begun, and what of it may be another."""
+"""Detect and check differences between a resumed run and the original."""
 
 import json
+import math
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainingArguments
 
 from raptr.config import RunConfig, parse
 from raptr.config.yaml import read_yaml
 from raptr.errors import RaptrError
+from raptr.messages import did_you_mean
 from raptr.plan import Plan, fingerprint
 from raptr.rundir.json_record import to_json
 from raptr.rundir.paths import CONFIG, RUN_INFO, recorded
 from raptr.rundir.run_record import RunInfo
+from raptr.train.setup.arguments import OWN_NAMES, learning_rate_at
 
 SAFE = {
     "checkpoints.every",
@@ -31,6 +35,11 @@ SAFE = {
 """What changes neither a weight nor a line of metrics.jsonl."""
 
 _VERSIONS = ("raptr", "torch", "transformers")
+
+_SCHEDULE = "learning_rate_schedule"
+
+_FACTS = {"data", "steps", "flops", "processes", "engine", _SCHEDULE, *_VERSIONS}
+"""Names of changes that are no keys of the config."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +60,40 @@ def config_changes(folder: Path, config: RunConfig) -> list[Change]:
     Raises:
         RaptrError: the folder's config cannot be read.
     """
-    path = folder / CONFIG
-    if not path.exists():
+    old, new = _recorded(folder), _values(config)
+    if old is None:
         return []
-    try:
-        before = parse(read_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
-    except ValueError as error:
-        raise RaptrError(f"{path} cannot be read ({error}); give another --output, or remove that folder.") from error
-    old, new = (dict(_flat(each.model_dump(mode="json"))) for each in (before, config))
     return [Change(k, old.get(k), new.get(k)) for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
 
 
+def check_allowed(folder: Path, config: RunConfig, allowed: Collection[str]) -> None:
+    """Reject names of allowed changes that are not a key or section of either config, nor a fact.
+
+    Args:
+        folder: of the run.
+        config: of the run that goes on.
+        allowed: the names.
+
+    Raises:
+        RaptrError: a name is unknown, or the folder's config cannot be read.
+    """
+    if not allowed:
+        return
+    training = {f"training.{field.name}" for field in fields(TrainingArguments) if field.init}
+    keys = {*_values(config), *(_recorded(folder) or {}), *training, *(f"training.{name}" for name in OWN_NAMES)}
+    sections = {key[:at] for key in keys for at, letter in enumerate(key) if letter == "."}
+    known = {*keys, *sections, *_FACTS}
+    for name in allowed:
+        if name not in known:
+            near = did_you_mean(name, known, quoted=False)
+            raise RaptrError(
+                f"--allow-changes {name!r} is not a key of the config or a fact of a run; "
+                + (near or f"give a key or section such as training.max_steps, or one of {', '.join(sorted(_FACTS))}.")
+            )
+
+
 def fact_changes(folder: Path, info: RunInfo) -> list[Change]:
-    """How the facts of a run (of run.json) differ from those that are recorded in a folder: data, costs, versions."""
+    """Return how the facts of a run (of run.json) differ from those recorded in a folder: data, costs, versions, ..."""
     now = _as_read(info)
     with recorded(folder / RUN_INFO) as content:
         before = RunInfo.of(content)
@@ -73,17 +103,36 @@ def fact_changes(folder: Path, info: RunInfo) -> list[Change]:
             "steps": (before.steps, now.steps),
             "flops": (before.flops, now.flops),
             "processes": (old.get("processes", 1), new["processes"]),
+            "engine": (old.get("engine", "single"), new["engine"]),
             **{name: (old[name], new[name]) for name in _VERSIONS},
         }
     return [Change(key, old, new) for key, (old, new) in pairs.items() if old != new]
 
 
-def engine_change(folder: Path, info: RunInfo) -> list[Change]:
-    """The same for the engine, which is known only when the Trainer is made."""
+def rate_change(folder: Path, config: RunConfig, info: RunInfo, step: int) -> list[Change]:
+    """Return how another number of steps changes the learning rate of the step from which a run goes on.
+
+    A schedule that decays until the end of a run is another one for a longer run: from 0 at the end of the shorter run,
+    a linear decay would jump back to where the longer run has it.
+
+    Args:
+        folder: of the run.
+        config: of the run that goes on; its rate and schedule are taken for both numbers of steps.
+        info: of the run that goes on.
+        step: how many steps are done.
+    """
     with recorded(folder / RUN_INFO) as content:
-        before = RunInfo.of(content).environment.get("engine", "single")
-    now = info.environment["engine"]
-    return [Change("engine", before, now)] if before != now else []
+        lengths = RunInfo.of(content).steps, info.steps
+    if lengths[0] == lengths[1]:
+        return []
+    old, new = (learning_rate_at(config, steps, step) for steps in lengths)
+    if math.isclose(old, new, rel_tol=1e-9, abs_tol=1e-15):
+        return []
+    return [
+        Change(
+            _SCHEDULE, *(f"{rate:.4g} after step {step} of {n}" for rate, n in zip((old, new), lengths, strict=True))
+        )
+    ]
 
 
 def longer(folder: Path, info: RunInfo, plan: Plan) -> set[str]:
@@ -107,25 +156,31 @@ def longer(folder: Path, info: RunInfo, plan: Plan) -> set[str]:
     return {"steps", "training.max_steps", f"methods.{info.method}.lengths"}
 
 
-def refuse(folder: Path, changes: Collection[Change], allowed: Collection[str]) -> list[Change]:
-    """The changes, if all of them are allowed.
+def refuse(folder: Path, changes: Collection[Change], allowed: Collection[str], stuck: str = "") -> None:
+    """Reject changes that are not allowed, and a run that cannot go on.
 
     Args:
         folder: of the run.
         changes: all that there are.
         allowed: keys that may change, beside those of `SAFE`; a section's name allows all of it.
+        stuck: why the run cannot go on, whatever is allowed; empty if it can.
 
     Raises:
-        RaptrError: others are not; all of these are named.
+        RaptrError: all that is not allowed is named, and why the run cannot go on.
     """
     bad = [change for change in changes if not _is_allowed(change.key, {*allowed, *SAFE})]
+    said = f"holds another run ({'; '.join(map(str, bad))})"
+    if stuck:
+        raise RaptrError(
+            f"the run in {folder} {stuck}{f', and {said}' if bad else ''}; give another --output. "
+            "checkpoints.keep_last=true keeps one for the next time."
+        )
     if bad:
         options = " ".join(f"--allow-changes {change.key}" for change in bad)
         raise RaptrError(
-            f"{folder} holds another run ({'; '.join(map(str, bad))}). Give another --output (or name=...), remove "
+            f"{folder} {said}. Give another --output (or name=...), remove "
             f"that folder, or go on in spite of it: {options}."
         )
-    return list(changes)
 
 
 class OwnHyperparameters:
@@ -155,6 +210,22 @@ class OwnHyperparameters:
             self._scheduler.base_lrs, self._scheduler._last_lr = list(self._rates), rates
             for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
+
+
+def _values(config: RunConfig) -> dict[str, Any]:
+    """Return the values of a config by their keys, with dots."""
+    return dict(_flat(config.model_dump(mode="json")))
+
+
+def _recorded(folder: Path) -> dict[str, Any] | None:
+    """Return the same of the config in a run's folder; None if there is none."""
+    path = folder / CONFIG
+    if not path.exists():
+        return None
+    try:
+        return _values(parse(read_yaml(path.read_text(encoding="utf-8"), str(path)), str(path)))
+    except ValueError as error:
+        raise RaptrError(f"{path} cannot be read ({error}); give another --output, or remove that folder.") from error
 
 
 def _as_read(info: RunInfo) -> RunInfo:

@@ -1,5 +1,6 @@
 """From a config's ``training`` section to the Trainer's arguments: checked, with what raptr sets itself."""
 
+import math
 import types
 import typing
 from collections.abc import Callable
@@ -10,11 +11,12 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from transformers import TrainingArguments
+from transformers import TrainingArguments, get_scheduler
 
 from raptr.config import RunConfig
 from raptr.errors import RaptrError
 from raptr.messages import did_you_mean
+from raptr.plan.schedule import MOST_STEPS
 from raptr.train.ranks import world_size
 
 _OWN = {
@@ -152,6 +154,26 @@ def build_arguments(config: RunConfig, folder: Path, **own: Any) -> TrainingArgu
     return arguments
 
 
+def learning_rate_at(config: RunConfig, steps: int, step: int) -> float:
+    """Return the learning rate of a config's schedule after ``step`` steps of a run of ``steps``.
+
+    Raises:
+        RaptrError: the ``training`` section is not valid.
+    """
+    arguments = build_arguments(config, Path(), max_steps=steps)
+    try:
+        scheduler = get_scheduler(
+            arguments.lr_scheduler_type,
+            torch.optim.SGD([torch.zeros(1)], lr=arguments.learning_rate),
+            num_warmup_steps=arguments.get_warmup_steps(steps),
+            num_training_steps=steps,
+            scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
+        )
+    except (ValueError, TypeError) as error:
+        raise RaptrError(f"training is not valid: {error}") from error
+    return float(arguments.learning_rate * scheduler.lr_lambdas[0](step))
+
+
 def rows_of(arguments: TrainingArguments) -> int:
     """Sequences of one micro-step, over all processes."""
     return int(arguments.train_batch_size * arguments.world_size)
@@ -177,6 +199,22 @@ class Own:
     probe_memory: bool | None = None
     peak_flops: float | None = None
     torch_compile: bool = False
+
+
+def steps_of(config: RunConfig, epoch: float) -> int:
+    """Return how many steps a run takes, where an epoch has so many.
+
+    Raises:
+        RaptrError: the config gives no length, or too many epochs.
+    """
+    if "max_steps" in config.training:
+        return int(config.training["max_steps"])
+    if "num_train_epochs" in config.training:
+        steps = float(config.training["num_train_epochs"]) * epoch
+        if steps > MOST_STEPS:
+            raise RaptrError(f"training.num_train_epochs asks for more than {MOST_STEPS:,} steps; give fewer epochs.")
+        return max(1, math.ceil(steps))
+    raise RaptrError("the length of the run is missing; give training.max_steps or training.num_train_epochs.")
 
 
 def own_settings(config: RunConfig) -> Own:

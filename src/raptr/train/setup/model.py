@@ -39,8 +39,14 @@ _HEADS: dict[Any, tuple[Any, str, str]] = {
 """Which configurations transformers has such a model of, its name, and some that are tested (docs/families.md)."""
 
 
-SPECIAL_TOKENS = ("pad", "bos", "eos", "cls", "sep")
+SPECIAL_TOKENS = ("pad", "bos", "eos", "cls", "sep", "mask", "unk")
 """Those of a tokenizer that a model's configuration may name, as ``pad_token_id`` and so on."""
+
+_FORCED = ("forced_bos_token_id", "forced_eos_token_id")
+"""What generation writes without asking the model; no tokenizer has such a role."""
+
+_IN_TEXT = ("bos", "eos", "cls", "sep", "unk")
+"""Roles whose tokens stand in text: they separate documents, or stand for what the tokenizer does not know."""
 
 _POSITIONS_AFTER_PAD = ("camembert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod")
 """Models that count positions from the pad token's id on: the first pad_token_id + 1 are not used."""
@@ -78,6 +84,10 @@ def build_model_config(
     if is_encoder_decoder(result) and "decoder_start_token_id" not in model.config:
         own = None if model.from_pretrained is None else getattr(result, "decoder_start_token_id", None)
         result.decoder_start_token_id = result.pad_token_id if own is None else own  # as in T5
+    if model.from_pretrained is None and special_tokens:
+        _take_roles(result, special_tokens, model.config)
+    if "pad_token_id" not in model.config:
+        _leave_pad_trainable(result, special_tokens)
     result.dtype = torch.float32  # weights are trained in float32; `training.bf16` is mixed precision
     if result.vocab_size < vocabulary:
         raise RaptrError(
@@ -85,11 +95,11 @@ def build_model_config(
             + ("give the tokenizer of these weights." if model.from_pretrained else f"give at least {vocabulary}, ")
             + ("" if model.from_pretrained else "or leave model.config.vocab_size out.")
         )
-    positions, length = getattr(result, "max_position_embeddings", None), config.data.sequence_length
-    unused = _unused_positions(result)
-    if positions is not None and positions - unused < length:
+    positions, length = positions_of(result), config.data.sequence_length
+    if positions is not None and positions < length:
+        unused = _unused_positions(result)
         raise RaptrError(
-            f"data.sequence_length is {length}, but the model has positions for {positions - unused} tokens; "
+            f"data.sequence_length is {length}, but the model has positions for {positions} tokens; "
             "shorten the sequences or raise model.config.max_position_embeddings"
             + (f" to {length + unused} (a {result.model_type} leaves the first {unused} unused)." if unused else ".")
         )
@@ -140,9 +150,54 @@ def build_model(config: RunConfig, model_config: Any, device: str | None = None)
         ) from error
 
 
+def positions_of(model_config: Any) -> int | None:
+    """Return how many tokens a model has positions for; None if there is no limit.
+
+    Raises:
+        RaptrError: the model counts positions from the pad token's id on, and has none.
+    """
+    positions = getattr(model_config, "max_position_embeddings", None)
+    unused = _unused_positions(model_config)
+    return None if positions is None else int(positions) - unused
+
+
 def _known(special_tokens: Mapping[str, int | None], model_config: Any) -> dict[str, int | None]:
     there = model_config.to_dict()
     return {name: value for name, value in special_tokens.items() if name in there}
+
+
+def _take_roles(model_config: Any, special_tokens: Mapping[str, int | None], given: Mapping[str, Any]) -> None:
+    """Give every configuration in a fresh one the ids that the tokenizer has for its roles, and none for the others.
+
+    What an architecture has by default are ids of the tokenizer that it was published with.
+    """
+    parts = [model_config, *(getattr(model_config, name, None) for name in getattr(model_config, "sub_configs", {}))]
+    for part in parts:
+        there = {} if part is None else part.to_dict()
+        for name, value in {**special_tokens, **dict.fromkeys(_FORCED)}.items():
+            if name in there and there[name] != value and (part is not model_config or name not in given):
+                setattr(part, name, value)
+
+
+def _leave_pad_trainable(model_config: Any, special_tokens: Mapping[str, int | None]) -> None:
+    """Let a model have no pad token where the tokenizer's stands in text: its embedding would be 0 for good.
+
+    torch.nn.Embedding(padding_idx=...) never updates that row, but the token separates documents.
+
+    Raises:
+        RaptrError: the model counts positions from the pad token's id on, so it needs one of its own.
+    """
+    pad, model_type = getattr(model_config, "pad_token_id", None), getattr(model_config, "model_type", "")
+    in_text = {special_tokens.get(f"{role}_token_id") for role in _IN_TEXT}
+    if pad is None or pad not in in_text:
+        return
+    if model_type in _POSITIONS_AFTER_PAD:
+        raise RaptrError(
+            f"the tokenizer's pad token (id {pad}) also stands in text, and a {model_type} counts positions from the "
+            "pad token's id on; give a tokenizer with a pad token of its own, model.config.pad_token_id, or "
+            "another architecture."
+        )
+    model_config.pad_token_id = None
 
 
 def _unused_positions(model_config: Any) -> int:
