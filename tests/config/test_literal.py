@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from raptr.cli.options import cache_folder
 from raptr.compare.sweep import parse_sweep
 from raptr.config import RunConfig, dump, load, parse
 from raptr.config.filter_rule import parse_rule
 from raptr.config.literal import read_setting
+from raptr.config.yaml import read_yaml, write_yaml
 from raptr.errors import RaptrError
 
 ODD = (
@@ -41,7 +44,7 @@ PLAIN = ("notes", "1e3", "0o17", "it's", "a, b", "a  b", "C:\\new", "日本", "a
 """Texts that YAML 1.1 reads as they are."""
 
 
-def given(*overrides: str) -> RunConfig:
+def configured(*overrides: str) -> RunConfig:
     return load("demo", overrides)
 
 
@@ -53,9 +56,9 @@ def test_a_text_on_the_command_line_is_taken_literally(text: str) -> None:
 
 def test_texts_of_the_command_line_reach_the_config() -> None:
     files = ["data.source=null", "data.sources.a.dataset=csv", "data.sources.a.files=[ab]*.txt #1"]
-    assert given(*files).data.sources["a"].files == ["[ab]*.txt #1"]
-    assert given("data.source=notes #1").data.source == "notes #1"
-    assert given("data.source=no", "data.validation=2026").data.validation == "2026"
+    assert configured(*files).data.sources["a"].files == ["[ab]*.txt #1"]
+    assert configured("data.source=notes #1").data.source == "notes #1"
+    assert configured("data.source=no", "data.validation=2026").data.validation == "2026"
 
 
 def test_the_odd_texts_are_odd() -> None:
@@ -97,7 +100,7 @@ def test_the_odd_texts_are_odd() -> None:
 )
 def test_quotes_null_and_values_of_other_types_are_as_in_yaml(setting: str, value: Any) -> None:
     keys = setting.partition("=")[0].split(".")
-    found: Any = given(setting)
+    found: Any = configured(setting)
     for key in keys:
         found = found[key] if isinstance(found, dict) else getattr(found, key)
     assert found == value
@@ -124,7 +127,7 @@ def test_quotes_null_and_values_of_other_types_are_as_in_yaml(setting: str, valu
 )
 def test_what_could_be_meant_in_two_ways_is_refused(setting: str, said: str) -> None:
     with pytest.raises(RaptrError, match=re.escape(said)):
-        given(setting)
+        configured(setting)
 
 
 FILE = """
@@ -155,6 +158,18 @@ def test_texts_of_a_file_are_taken_literally(tmp_path: Path) -> None:
     assert config.data.tokenizer == "1:30"
     assert dump(parse(yaml.safe_load(dump(config)), "again")) == dump(config)  # also to a reader of YAML 1.1
     assert yaml.safe_load(FILE)["methods"].keys() == {7, False, 6.5}  # the negative control
+
+
+@given(st.text(alphabet="0123456789_.:+-eExboanNifI~#&*!'\" ,[]{}tynosuOFf", max_size=8))
+@example("-.5")
+@example("1.5_0e3")
+@example("0_9")
+@example("=")
+@example("<<")
+@settings(max_examples=300, derandomize=True, deadline=None)
+def test_a_text_that_is_written_is_read_again(text: str) -> None:
+    for value in (text, [text], {text: text}):
+        assert read_yaml(write_yaml({"a": value}), "it") == {"a": value}
 
 
 def test_a_number_sign_in_a_text_of_a_file_is_warned_of(tmp_path: Path) -> None:

@@ -78,12 +78,7 @@ NULL = "tag:yaml.org,2002:null"
 _INT = "tag:yaml.org,2002:int"
 _FLOAT = "tag:yaml.org,2002:float"
 _EXPONENT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-_NUMBERS = {
-    _INT: re.compile(r"^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$"),
-    _FLOAT: re.compile(r"^([-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
-}
-"""Numbers as YAML 1.1 has them, without those in base 60."""
-_NOT_RESOLVED = ("timestamp", "value", "int", "float")
+_NOT_RESOLVED = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")
 
 
 class _Loader(yaml.SafeLoader):
@@ -109,12 +104,14 @@ class _Dumper(yaml.SafeDumper):
     """Writes what `_Loader` reads: a text that looks like 1e-3 is quoted."""
 
 
+def _without_base_60(tag: str, pattern: re.Pattern[str]) -> re.Pattern[str]:
+    return re.compile(f"(?!.*:){pattern.pattern}", re.VERBOSE) if tag in (_INT, _FLOAT) else pattern
+
+
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag.rpartition(":")[2] not in _NOT_RESOLVED]
+    first: [(tag, _without_base_60(tag, pattern)) for tag, pattern in known if tag not in _NOT_RESOLVED]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-for _tag, _pattern in _NUMBERS.items():
-    _Loader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+.0123456789"))
 _RESOLVER = _Loader("")
