@@ -189,7 +189,7 @@ def test_preparing_is_said_before_it_is_done(
 ) -> None:
     """Also where nothing is a terminal, as here."""
 
-    def prepare(*_: Any) -> None:
+    def prepare(*_: Any, **__: Any) -> None:
         raise RaptrError("it has begun")
 
     monkeypatch.setattr("raptr.train.task.prepare", prepare)

@@ -135,6 +135,9 @@ class Strange(torch.nn.Module):
         self.config = transformers.PretrainedConfig(vocab_size=20)
         self.table = torch.nn.Embedding(20, 20)
 
+    def get_input_embeddings(self) -> torch.nn.Embedding:
+        return self.table
+
     def forward(self, input_ids: Any, labels: Any = None, use_cache: bool = False) -> Any:
         logits = self.table(input_ids)
         loss = None if labels is None else cross_entropy(logits[:, :-2].flatten(0, 1), labels[:, 2:].flatten())
@@ -159,6 +162,13 @@ def test_the_cross_entropy_and_what_is_added_by_hand() -> None:
     assert token_loss(logits, labels, shift=False) != pytest.approx(-sum(picked).item() / 3)
     own = token_loss(logits, labels, shift=True) + 0.25
     assert auxiliary_loss(own, logits, labels, ADDED).item() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", pytest.param("flex_attention", marks=pytest.mark.slow)])
+def test_every_implementation_of_attention_is_tried_as_it_is(implementation: str) -> None:
+    made, objective, rule = KNOWN["llama"]
+    model = model_of(made[0], made[1], **made[2], attn_implementation=implementation)
+    assert try_objective(model, objective, 32) == rule
 
 
 def test_a_mixture_without_balancing_is_told() -> None:
