@@ -81,8 +81,9 @@ def tiny_config(kind: Any) -> Any:
     there = default.to_dict()
     own = OWN.get(default.model_type, {})
     sized = {name: size for name, size in SIZES.items() if isinstance(there.get(name), int)}
-    if "qk_rope_head_dim" in there:
+    if "qk_rope_head_dim" in there:  # multi-head latent attention: as many keys as queries, of a size of their own
         sized.pop("head_dim", None)
+        sized["num_key_value_heads"] = HEADS
     sized |= {name: size for alias, name in default.attribute_map.items() if (size := SIZES.get(alias)) is not None}
     tokens = {
         name: place if value is not None else None
