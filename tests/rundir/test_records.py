@@ -205,11 +205,12 @@ def test_the_text_of_comparison_json() -> None:
 
 def test_the_columns_of_a_line_are_its_fields() -> None:
     assert list(numbers(TrainLine)) == [
-        *("step", "stage", "loss", "grad_norm", "learning_rate", "skipped_updates"),
+        *("step", "stage", "loss", "auxiliary_loss", "grad_norm", "learning_rate", "skipped_updates"),
         *("tokens", "layer_flops", "total_flops", "seconds", "tokens_per_second", "mfu"),
     ]
     assert numbers(TrainLine)["skipped_updates"] == 0
     assert math.isnan(numbers(TrainLine)["tokens"])
+    assert math.isnan(numbers(TrainLine)["auxiliary_loss"])
     assert {each.name for each in fields(EvalLine)} - set(numbers(EvalLine)) == {
         "totals",
         "eval_losses",

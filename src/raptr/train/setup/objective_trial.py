@@ -124,7 +124,7 @@ def try_objective(model: Any, objective: str, length: int, *, prefix: bool = Fal
             try:
                 trial = _Trial(model, tokens, prefix=prefix)
                 return trial.encoder_decoder() if two_stacks else trial.of_one_stack(objective)
-            except RaptrError:
+            except (RaptrError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # whatever a model says of a length, a mask or a missing input
                 if tokens == lengths[-1]:
