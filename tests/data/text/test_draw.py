@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import random
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -10,40 +9,17 @@ from pathlib import Path
 import pytest
 import tokenizers
 
+from helpers.languages import LANGUAGES, lines, records, texts
+from helpers.languages import shares_of as shares
 from raptr.config import DataConfig, SourceConfig
 from raptr.data import corpus as corpora
 from raptr.data import open_source, prepare, train_tokenizer
 from raptr.data.text.draw import PASSAGE, draw
 from raptr.data.tokens.store import FORMAT
 
-LANGUAGES = ("abcdefgh", "ijklmnop", "qrstuvwx")
-"""Letters of three made-up languages, in the order of the names of their files."""
-
-
-def lines(letters, count, seed=0):
-    """Lines of words of some letters, each line another one."""
-    draws = random.Random(f"{letters} {seed}")
-    return [" ".join("".join(draws.choices(letters, k=5)) for _ in range(12)) for _ in range(count)]
-
 
 def opened(path, **options):
     return open_source(SourceConfig(path=str(path), **options), cache=Path("unused"))
-
-
-def shares(text):
-    """How much of the letters of a text are of each language."""
-    counts = [sum(text.count(letter) for letter in letters) for letters in LANGUAGES]
-    return [count / sum(counts) for count in counts]
-
-
-def texts(folder, write_jsonl):
-    for letters in LANGUAGES:
-        (folder / f"{letters[0]}.txt").write_text("\n".join(lines(letters, 2000)))
-
-
-def records(folder, write_jsonl):
-    for letters in LANGUAGES:
-        write_jsonl(folder / f"{letters[0]}.jsonl", [{"text": line} for line in lines(letters, 2000)])
 
 
 def packed(folder, write_jsonl):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import random
 import shutil
 from pathlib import Path
 
@@ -11,18 +10,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from helpers.languages import LANGUAGES, lines, records, shares_of, texts
 from raptr.config import DataConfig, SourceConfig
 from raptr.data import Omitted, open_source, prepare
 from raptr.data.text.files import read_files
 from raptr.data.text.records import Choice
 from raptr.data.text.turns import TURNS, in_turns
-
-LANGUAGES = ("abcdefgh", "ijklmnop", "qrstuvwx")
-
-
-def lines(letters, count, seed=0):
-    draws = random.Random(f"{letters} {seed}")
-    return [" ".join("".join(draws.choices(letters, k=5)) for _ in range(12)) for _ in range(count)]
 
 
 def opened(path, cache=Path("unused"), **options):
@@ -32,19 +25,7 @@ def opened(path, cache=Path("unused"), **options):
 
 def shares(source, split="train"):
     """How much of the letters of a split are of each language."""
-    text = "".join(source.documents(split))
-    counts = [sum(text.count(letter) for letter in letters) for letters in LANGUAGES]
-    return [count / sum(counts) for count in counts]
-
-
-def texts(folder, write_jsonl):
-    for letters in LANGUAGES:
-        (folder / f"{letters[0]}.txt").write_text("\n".join(lines(letters, 2000)))
-
-
-def records(folder, write_jsonl):
-    for letters in LANGUAGES:
-        write_jsonl(folder / f"{letters[0]}.jsonl", [{"text": line} for line in lines(letters, 2000)])
+    return shares_of("".join(source.documents(split)))
 
 
 def packed_texts(folder, write_jsonl):
